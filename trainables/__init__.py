@@ -1,0 +1,1 @@
+"""How one trial trains. Knows nothing of studies, searchers or clusters."""

@@ -1,0 +1,99 @@
+"""The seam between one trial's training and everything else: a trainer is a generator of Reports.
+
+A trainer pauses at each `yield`, which is exactly where a scheduler decides. It releases what it holds in `finally`, so that
+closing the generator stops it. It is tested with ``list(trainer.run(context))``; no Ray needed.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+Params = Mapping[str, Any]
+"""A resolved configuration: sampled, derived and fixed values by name."""
+
+
+class Cause(enum.StrEnum):
+    """Why a trial ended other than by completing."""
+
+    PRUNED = "pruned"
+    NAN_LOSS = "nan_loss"
+    GRADIENT_EXPLOSION = "gradient_explosion"
+    BLACK_IMAGES = "black_images"
+    OUT_OF_MEMORY = "out_of_memory"
+    TRIAL_TIMEOUT = "trial_timeout"
+    INFRASTRUCTURE = "infrastructure"
+    CRASH = "crash"
+
+    @property
+    def is_fault_of_configuration(self) -> bool:
+        """Whether the sampler should learn from it."""
+        return self in _FAULTS_OF_CONFIGURATION
+
+
+_FAULTS_OF_CONFIGURATION = frozenset(
+    {Cause.NAN_LOSS, Cause.GRADIENT_EXPLOSION, Cause.BLACK_IMAGES, Cause.OUT_OF_MEMORY, Cause.TRIAL_TIMEOUT}
+)
+
+
+class TrialFailure(Exception):
+    """A trial that cannot go on, with its cause. Raised by trainers, never shown as a traceback."""
+
+    def __init__(self, cause: Cause, message: str, metrics: Mapping[str, float] | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.message = message
+        self.metrics = dict(metrics or {})
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a trainer says at one point of its budget.
+
+    `budget` counts what has been spent (epochs, steps or folds; 1 is the first report). `metrics` holds finite floats; a metric
+    that was not measured at this point is absent, never NaN. `save` writes all that is needed to continue from here into an
+    existing folder (None: this trainer cannot be continued). `images` are files worth looking at, by label. `final` marks the last
+    report: the trial is complete.
+    """
+
+    budget: int
+    metrics: Mapping[str, float]
+    save: Callable[[Path], None] | None = None
+    images: Mapping[str, Path] = field(default_factory=dict)
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """All that one trial gets.
+
+    `folder` is the trial's own and exists. `decide_at` are the budgets at which somebody decides on this trial (rungs); the
+    costly measures are due there and at the end. `restore` is a folder that an earlier report's `save` wrote. `shared` outlives
+    the trial: what is put there (a loaded base model, caches) serves the next trial on the same worker.
+    """
+
+    params: Params
+    folder: Path
+    seed: int = 0
+    decide_at: frozenset[int] = frozenset()
+    restore: Path | None = None
+    threads: int = 1
+    shared: dict[str, Any] = field(default_factory=dict)
+
+
+class Trainer(Protocol):
+    """How one trial trains. Must be picklable: Ray sends it to its workers."""
+
+    budget_unit: str
+    """``epoch``, ``step`` or ``fold``."""
+
+    def horizon(self, params: Params) -> int:
+        """Budget at which a trial with these parameters is complete."""
+        ...
+
+    def run(self, context: TrialContext) -> Generator[Report, None, None]:
+        """Trains; yields a Report per budget unit, the last one `final`. Raises TrialFailure with a cause."""
+        ...

@@ -1,0 +1,359 @@
+"""LoRA of Stable Diffusion on captioned images: what a batch, a loss and a picture are. Optimization is the engine's."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Generator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.lora import dataset as datasets
+from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
+
+if TYPE_CHECKING:  # importing this module stays cheap: torch is loaded when a trial runs
+    import numpy as np
+    import torch
+
+    from trainables.evaluation import Evaluation, Evaluator
+    from trainables.lora.adapters import Adapter
+    from trainables.lora.base import Base
+    from trainables.lora.cache import Latents
+    from trainables.lora.engine import LoraEngine
+
+VIEWS = ("frontal view", "three-quarter view", "side view", "frontal view, looking up")
+EXPRESSIONS = ("happy smile", "concerned expression", "surprised expression", "sleepy expression")
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class ImageEvaluation:
+    """How a LoRA is judged by its images.
+
+    `prompts` are filled up (cycled) or cut to `n_images`; without any, captions of held-out images serve. `steps` and `guidance`
+    are the sampler's. `targets` is ``reference`` (calibrated on the user's images), ``spec`` (the user's numbers), or numbers by
+    name; `weights` are the score's. `clip` and `lpips` are paths of real weights; without them the usual caches are searched.
+    """
+
+    prompts: tuple[str, ...] = ()
+    n_images: int = 8
+    seed: int = 1234
+    steps: int = 15
+    guidance: float = 4.0
+    targets: str | Mapping[str, float] | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    clip: str | None = None
+    lpips: str | None = None
+
+
+@dataclass(frozen=True)
+class DiffusionLora:
+    """The image LoRA trainer. `precision` is fp32 or bf16 (autocast; adapters stay fp32)."""
+
+    base: str
+    dataset: str
+    dataset_settings: Mapping[str, Any] = field(default_factory=dict)
+    held_out_share: float = 0.125
+    evaluation: ImageEvaluation = field(default_factory=ImageEvaluation)
+    precision: str = "fp32"
+    trial_timeout_seconds: float | None = None
+    budget_unit: str = "epoch"
+
+    def horizon(self, params: Params) -> int:
+        """Epochs of a trial."""
+        return int(params["max_train_epochs"])
+
+    def run(self, context: TrialContext) -> Generator[Report, None, None]:
+        """Trains one LoRA; one Report an epoch, with images and score where somebody decides and at the end."""
+        from trainables.lora.safety import out_of_memory_is_a_cause
+
+        with out_of_memory_is_a_cause():
+            session = _session(self, context)
+            trial = _Trial(self, session, context)
+            try:
+                yield from trial.epochs()
+            finally:
+                trial.close()
+
+    def prepare(self, context: TrialContext) -> dict[str, Any]:
+        """What is done once per study: fills the caches, calibrates the targets, judges the untrained base.
+
+        Returns ``{"baseline": metrics, "calibration": {...}, "images": {label: path}}``.
+        """
+        session = _session(self, context)
+        metrics: dict[str, float] = {"val_loss": session.validation_loss()}
+        images, evaluation = session.evaluate(context)
+        metrics |= evaluation.metrics
+        path = context.folder / "base.png"
+        session.write_grid(path, images, evaluation, "untrained base")
+        reference = context.folder / "reference.png"
+        session.write_references(reference)
+        calibration = session.evaluator.describe() | {"prompts": list(session.prompts)}
+        return {"baseline": metrics, "calibration": calibration, "images": {"base": path, "reference": reference}}
+
+
+class _Session:
+    """What outlives a trial on a worker: base, dataset, latents, networks of the evaluation."""
+
+    def __init__(self, trainer: DiffusionLora, data: datasets.Dataset) -> None:
+        from trainables.lora import base as bases
+        from trainables.lora import cache
+
+        self.trainer, self.data = trainer, data
+        self.base: Base = bases.load(trainer.base)
+        settings = data.settings
+        self.latents: Latents = cache.latents(self.base, data.train, settings.resolution, flip=settings.flip)
+        held_out = cache.latents(self.base, data.held_out, settings.resolution)
+        self.held_out_latents: torch.Tensor = held_out.mean[:, 0]
+        self.held_out_ids = self.base.tokens([image.caption for image in data.held_out])
+        self.prompts = _prompts(trainer.evaluation, data)
+        self.evaluator: Evaluator = self._evaluator()
+
+    def _evaluator(self) -> Evaluator:
+        import numpy as np
+
+        from trainables.evaluation import Evaluator
+
+        size = self.data.settings.resolution
+        chosen = self.trainer.evaluation
+        return Evaluator.load(
+            references=np.stack([datasets.pixels(image.path, size) for image in self.data.train]),
+            reference_captions=[image.caption for image in self.data.train],
+            identity_references=np.stack([datasets.pixels(image.path, size) for image in self.data.held_out]),
+            targets=chosen.targets,
+            weights=chosen.weights,
+            clip_path=Path(chosen.clip) if chosen.clip else None,
+            lpips_path=Path(chosen.lpips) if chosen.lpips else None,
+            device=self.base.device,
+        )
+
+    def validation_loss(self) -> float:
+        """Held-out loss of the base with whatever adapter is attached."""
+        from trainables.lora.diffusion_loss import validation_loss
+
+        with self.autocast():
+            return validation_loss(self.base, self.held_out_latents, self.held_out_ids)
+
+    def autocast(self) -> Any:
+        """bf16 where it was asked for."""
+        import torch
+
+        if self.trainer.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.base.device.type, torch.bfloat16)
+
+    def evaluate(self, context: TrialContext) -> tuple[np.ndarray, Evaluation]:
+        """Images (N, H, W, 3) of the study's prompts and seeds, and what they measure."""
+        from trainables.lora.generation import generate
+
+        chosen = self.trainer.evaluation
+        seeds = [chosen.seed + index for index in range(len(self.prompts))]
+        with self.autocast():
+            images = generate(
+                self.base.pipeline, self.prompts, seeds, steps=chosen.steps, guidance=chosen.guidance,
+                size=self.data.settings.resolution,
+            )  # fmt: skip
+        return images, self.evaluator.evaluate(images, self.prompts)
+
+    def write_grid(self, path: Path, images: np.ndarray, evaluation: Evaluation, title: str) -> None:
+        """The evaluated images side by side, failed ones marked."""
+        from trainables.lora.generation import write_image_grid
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image_grid(path, images, labels=list(self.prompts), failed=evaluation.failed, title=title)
+
+    def write_references(self, path: Path) -> None:
+        """Held-out images beside which the winner is shown."""
+        import numpy as np
+
+        from trainables.lora.generation import write_image_grid
+
+        shown = self.data.held_out[: self.trainer.evaluation.n_images]
+        images = np.stack([datasets.pixels(image.path, self.data.settings.resolution) for image in shown])
+        write_image_grid(path, images, labels=[image.caption for image in shown], failed=None, title="held-out images")
+
+
+def _prompts(evaluation: ImageEvaluation, data: datasets.Dataset) -> tuple[str, ...]:
+    source = list(evaluation.prompts) or [image.caption for image in data.held_out]
+    return tuple(source[index % len(source)] for index in range(evaluation.n_images))
+
+
+def _session(trainer: DiffusionLora, context: TrialContext) -> _Session:
+    """The worker's session for this trainer; made at the first trial, and again only when the trainer's settings differ."""
+    import torch
+
+    torch.set_num_threads(context.threads)
+    key = repr(trainer)
+    held = context.shared.get("diffusion_lora")
+    if held is None or held[0] != key:
+        data = load_dataset(trainer)
+        context.shared.clear()  # the old base goes before the new one comes
+        context.shared["diffusion_lora"] = held = (key, _Session(trainer, data))
+    session: _Session = held[1]
+    return session
+
+
+def load_dataset(trainer: DiffusionLora) -> datasets.Dataset:
+    """The trainer's dataset, split the same way in every trial and every study."""
+    return datasets.load(
+        Path(trainer.dataset), trainer.dataset_settings, held_out_share=trainer.held_out_share, seed=SPLIT_SEED
+    )
+
+
+class _Trial:
+    """One LoRA from its first step (or its checkpoint) to its export."""
+
+    def __init__(self, trainer: DiffusionLora, session: _Session, context: TrialContext) -> None:
+        from trainables.lora.engine import EngineSettings, LoraEngine, steps_per_epoch
+
+        self.trainer, self.session, self.context, self.params = trainer, session, context, context.params
+        self.horizon = trainer.horizon(context.params)
+        self.batch_size = int(context.params.get("train_batch_size", session.data.settings.batch_size))
+        settings = EngineSettings.from_params(context.params)
+        self.adapters = self._attach()
+        try:
+            per_epoch = steps_per_epoch(
+                session.data.samples_per_epoch, self.batch_size, settings.gradient_accumulation_steps
+            )
+            self.engine: LoraEngine = LoraEngine(self.adapters, settings, per_epoch * self.horizon)
+            self.done = self.engine.restore(context.restore) if context.restore else 0
+        except BaseException:  # whatever went wrong, the shared base must be left clean
+            self.close()
+            raise
+        self.started = time.monotonic()
+
+    def _attach(self) -> list[Adapter]:
+        from trainables.lora.adapters import TEXT_TARGETS, UNET_TARGETS, Adapter
+
+        params, base = self.params, self.session.base
+        rank, alpha = int(params["network_dim"]), float(params["network_alpha"])
+        dropout = float(params.get("network_dropout", 0.0))
+        adapters = [Adapter(base.unet, UNET_TARGETS, rank, alpha, float(params["learning_rate"]), dropout)]
+        if float(params.get("text_encoder_lr", 0.0)) > 0:
+            rate = float(params["text_encoder_lr"])
+            adapters.append(Adapter(base.text_encoder, TEXT_TARGETS, rank, alpha, rate, dropout))
+        attached = []
+        for index, adapter in enumerate(adapters):
+            attached.append(adapter.attach(self.context.seed * 2 + index))
+        return attached
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether the text encoder has an adapter."""
+        return len(self.adapters) > 1
+
+    def epochs(self) -> Generator[Report, None, None]:
+        """One Report an epoch."""
+        for epoch in range(self.done + 1, self.horizon + 1):
+            metrics = {"train_loss": self._train(epoch), "val_loss": self._validate()}
+            metrics["learning_rate"] = self.engine.rates[0]
+            final, images = epoch == self.horizon, {}
+            if final or epoch in self.context.decide_at:
+                measured, path = self._look(epoch)
+                metrics |= measured
+                images = {f"epoch {epoch}": path}
+            if final:
+                self._export(metrics)
+            self._check_time(epoch)
+            yield Report(epoch, metrics, lambda folder, at=epoch: self.engine.save(folder, at), images, final)
+
+    def _train(self, epoch: int) -> float:
+        from trainables.lora.diffusion_loss import denoising_loss
+
+        session, data = self.session, self.session.data
+        # All that is random in an epoch comes from its own seed: a restored trial sees exactly what it would have seen.
+        import torch
+
+        rng = random.Random(f"{self.context.seed}:{epoch}")
+        generator = torch.Generator().manual_seed(rng.randrange(2**62))
+        torch.manual_seed(rng.randrange(2**62))  # for dropout
+        order = [row for row, image in enumerate(data.train) for _ in range(image.repeats)]
+        rng.shuffle(order)
+        self._train_mode(True)
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        total = 0.0
+        for index, rows in enumerate(batches):
+            views = [rng.randrange(2) if data.settings.flip else 0 for _ in rows]
+            clean = session.latents.sample(rows, views, generator)
+            noise = torch.randn(clean.shape, generator=generator)
+            steps = session.base.noise_schedule.config.num_train_timesteps
+            timesteps = torch.randint(steps, (len(rows),), generator=generator)
+            captions = [datasets.shown_caption(data.train[row].caption, data.settings, rng) for row in rows]
+            with session.autocast():
+                loss = denoising_loss(
+                    session.base, clean, noise, timesteps, self._states(captions),
+                    min_snr_gamma=float(self.params.get("min_snr_gamma", 0.0)),
+                )  # fmt: skip
+            total += self.engine.backward(loss, last=index == len(batches) - 1) * len(rows)
+        return total / len(order)
+
+    def _states(self, captions: list[str]) -> torch.Tensor:
+        """Text states of the captions; from memory while the text encoder is frozen."""
+        import torch
+
+        base = self.session.base
+        if self.trains_text:
+            return base.text_states(base.tokens(captions))
+        known = self.context.shared.setdefault("text_states", {})
+        missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
+        if missing:
+            with torch.no_grad():
+                known.update(zip(missing, base.text_states(base.tokens(missing)), strict=True))
+        return torch.stack([known[caption] for caption in captions])
+
+    def _train_mode(self, on: bool) -> None:
+        for adapter in self.adapters:
+            adapter.model.train(on)
+
+    def _validate(self) -> float:
+        self._train_mode(False)
+        return self.session.validation_loss()
+
+    def _look(self, epoch: int) -> tuple[dict[str, float], Path]:
+        """Generates, measures, stores the grid; ends the trial when most images failed."""
+        images, evaluation = self.session.evaluate(self.context)
+        path = self.context.folder / "images" / f"epoch_{epoch:03d}.png"
+        self.session.write_grid(path, images, evaluation, f"epoch {epoch}")
+        if evaluation.mostly_failed:
+            count = sum(evaluation.failed)
+            raise TrialFailure(
+                Cause.BLACK_IMAGES, f"{count} of {len(images)} images failed at epoch {epoch}", evaluation.metrics
+            )
+        return dict(evaluation.metrics), path
+
+    def _check_time(self, epoch: int) -> None:
+        limit, spent = self.trainer.trial_timeout_seconds, time.monotonic() - self.started
+        if limit is not None and spent > limit and epoch < self.horizon:
+            raise TrialFailure(
+                Cause.TRIAL_TIMEOUT, f"{spent:.0f} s at epoch {epoch} of {self.horizon}; the limit is {limit:.0f} s"
+            )
+
+    def _export(self, metrics: Mapping[str, float]) -> None:
+        from trainables.lora.export import export_lora
+
+        provenance = {
+            "tune_lora_params": json.dumps(dict(self.params), sort_keys=True, default=str),
+            "tune_lora_metrics": json.dumps(dict(metrics), sort_keys=True),
+            "tune_lora_trial": self.context.folder.name,
+            "tune_lora_seed": str(self.context.seed),
+            "tune_lora_base": self.trainer.base if "/" not in self.trainer.base else Path(self.trainer.base).name,
+            "tune_lora_base_sha256": self.session.base.identity,
+            "tune_lora_dataset": self.session.data.name,
+        }
+        base = self.session.base
+        export_lora(
+            self.context.folder / "lora",
+            unet=base.unet,
+            text_encoder=base.text_encoder if self.trains_text else None,
+            rank=int(self.params["network_dim"]),
+            alpha=float(self.params["network_alpha"]),
+            metadata=provenance,
+        )
+
+    def close(self) -> None:
+        """Takes the adapters off the shared base."""
+        for adapter in self.adapters:
+            adapter.detach()

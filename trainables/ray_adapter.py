@@ -1,0 +1,117 @@
+"""A Trainer as a Tune trainable: one `step` is one Report. Base models stay loaded while Ray reuses the worker.
+
+Checkpoints are the trial folder's own (`trainables.checkpoints`), so that a trial continues wherever and by whomever it is started
+again: by Ray after a lost worker, or by another driver after a lost driver.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Generator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from trainables import checkpoints
+from trainables.protocol import Cause, Report, Trainer, TrialContext, TrialFailure
+
+_SHARED: dict[str, Any] = {}
+"""What outlives trials in this worker process."""
+
+
+def trainable_for(trainer: Trainer, metric: str, threads: int) -> type[tune.Trainable]:
+    """A Tune trainable class that runs `trainer`.
+
+    Configurations are ``{"params": {...}, "trial": {"number", "folder", "seed", "decide_at"}}``. Results hold ``budget``, ``metrics``,
+    ``images``, ``seconds``, ``final``; ``score`` where `metric` was measured; ``cause`` and ``message`` where the trial failed.
+    """
+
+    class TrainerTrainable(_Adapter):
+        _trainer, _metric, _threads = trainer, metric, threads
+
+    TrainerTrainable.__name__ = type(trainer).__name__
+    return TrainerTrainable
+
+
+class _Adapter(tune.Trainable):
+    _trainer: Trainer
+    _metric: str
+    _threads: int
+
+    def setup(self, config: dict[str, Any]) -> None:
+        # Ray hides a GPU that a trial was not given, but counts CPU threads for nobody.
+        os.environ["OMP_NUM_THREADS"] = str(self._threads)
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._end()
+        self._begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self._end()
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        trial = config["trial"]
+        self._folder = Path(trial["folder"])
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._seconds = 0.0
+        self._reports: Generator[Report, None, None] | None = None
+
+    def _end(self) -> None:
+        reports, self._reports = self._reports, None
+        if reports is not None:
+            reports.close()
+
+    def _start(self) -> Generator[Report, None, None]:
+        trial = self.config["trial"]
+        context = TrialContext(
+            params=self.config["params"],
+            folder=self._folder,
+            seed=int(trial.get("seed", 0)),
+            decide_at=frozenset(trial.get("decide_at", ())),
+            restore=checkpoints.newest(self._folder),
+            threads=self._threads,
+            shared=_SHARED,
+        )
+        return self._trainer.run(context)
+
+    def step(self) -> dict[str, Any]:
+        started = time.monotonic()
+        try:
+            if self._reports is None:
+                self._reports = self._start()
+            report = next(self._reports)
+            if report.save is not None:
+                checkpoints.write(self._folder, report.budget, report.save)
+        except TrialFailure as failure:
+            return self._failed(failure.cause, failure.message, failure.metrics, started)
+        except Exception as error:  # noqa: BLE001  # any bug in a trainer: its traceback is kept and the trial's cause is `crash`
+            (self._folder / "traceback.txt").write_text(traceback.format_exc())
+            return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", {}, started)
+        self._budget = report.budget
+        result = self._result(report.metrics, started) | {"budget": report.budget, "final": report.final}
+        result["images"] = {label: str(path) for label, path in report.images.items()}
+        if self._metric in report.metrics:
+            result["score"] = float(report.metrics[self._metric])
+        return result | {"done": report.final}
+
+    def _result(self, metrics: Mapping[str, float], started: float) -> dict[str, Any]:
+        self._seconds += time.monotonic() - started
+        return {"metrics": {name: float(value) for name, value in metrics.items()}, "seconds": self._seconds}
+
+    def _failed(self, cause: Cause, message: str, metrics: Mapping[str, float], started: float) -> dict[str, Any]:
+        budget = getattr(self, "_budget", 0) + 1
+        failed = {"budget": budget, "final": False, "images": {}, "cause": cause.value, "message": message, "done": True}
+        self._end()
+        return self._result(metrics, started) | failed
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        # What Ray keeps is only a note: the checkpoint itself stands in the trial's folder.
+        (Path(checkpoint_dir) / "folder.txt").write_text(str(self._folder))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        self._end()  # the next step continues from the folder's newest checkpoint

@@ -1,0 +1,358 @@
+"""StudySpec: the one validated object that describes a study, and the YAML file it comes from.
+
+Every mistake in a file is found in one pass and named with its line. Settings are closed: an unknown key is an error with the
+nearest right one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+
+from tune_lora.errors import InputError, InputErrors, nearest
+
+SAMPLERS = ("tpe", "random")
+SCHEDULERS = ("asha", "median", "none")
+WEIGHTS = ("style", "lpips", "clip", "identity", "failures")
+DEMO_CHARACTER = "demo-character"
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSpec(_Closed):
+    """Captioned images. `path` is a folder, a kohya dataset TOML, or ``demo-character``; what is left out here is taken from the TOML."""
+
+    path: str
+    resolution: int | None = Field(None, ge=16, le=2048, multiple_of=8, description="pixels, square")
+    batch_size: int | None = Field(None, ge=1)
+    repeats: int | None = Field(None, ge=1, description="how often an epoch shows each image")
+    caption_extension: str | None = None
+    shuffle_caption: bool | None = None
+    keep_tokens: int | None = Field(None, ge=0)
+    caption_dropout: float | None = Field(None, ge=0, le=1)
+    flip: bool | None = None
+    held_out_share: float = Field(0.125, gt=0, lt=1, description="kept out of training: validation loss and identity")
+
+    def settings(self) -> dict[str, Any]:
+        """What was said about how the images are shown."""
+        return self.model_dump(exclude_none=True, exclude={"path", "held_out_share"})
+
+
+class SearchSpec(_Closed):
+    """Who suggests the next configuration."""
+
+    sampler: str = "tpe"
+    n_startup_trials: int = Field(10, ge=0)
+    seed: int = 42
+    priors: bool = Field(False, description="run the space's reference configurations first")
+
+    @field_validator("sampler")
+    @classmethod
+    def sampler_is_known(cls, value: str) -> str:
+        known = {"TPESampler": "tpe", "RandomSampler": "random"} | {name: name for name in SAMPLERS}
+        if value not in known:
+            raise ValueError(f"got {value!r}; {nearest(value, known)}")
+        return known[value]
+
+
+class SchedulerSpec(_Closed):
+    """Who stops a trial early. Budgets count epochs, steps or folds, as the trainer does."""
+
+    name: str = "asha"
+    grace: int = Field(2, ge=1, description="no trial is stopped before this budget")
+    eta: float = Field(3, gt=1, description="one in eta survives a rung; rungs stand at grace, grace * eta, ...")
+    n_startup_trials: int = Field(5, ge=0, description="of the median pruner")
+    n_warmup_steps: int = Field(5, ge=0, description="of the median pruner")
+
+    @field_validator("name")
+    @classmethod
+    def scheduler_is_known(cls, value: str) -> str:
+        if value not in SCHEDULERS:
+            raise ValueError(f"got {value!r}; {nearest(value, SCHEDULERS)}")
+        return value
+
+
+class ObjectiveSpec(_Closed):
+    """What is best. `weights` are those of the score; `targets` is ``reference``, ``spec``, or numbers by name."""
+
+    metric: str = "score"
+    direction: Literal["minimize", "maximize"] = "minimize"
+    weights: dict[str, float] = Field(default_factory=dict)
+    targets: str | dict[str, float] | None = None
+
+    @field_validator("weights")
+    @classmethod
+    def weights_are_known_and_not_negative(cls, value: dict[str, float]) -> dict[str, float]:
+        for name, weight in value.items():
+            if name not in WEIGHTS:
+                raise ValueError(f"unknown weight {name!r}; {nearest(name, WEIGHTS)}")
+            if not weight >= 0:
+                raise ValueError(f"weight {name} is {weight}; must be 0 or more")
+        return value
+
+    @field_validator("targets")
+    @classmethod
+    def targets_are_known(cls, value: str | dict[str, float] | None) -> str | dict[str, float] | None:
+        if isinstance(value, str) and value not in ("reference", "spec"):
+            raise ValueError(f"got {value!r}; must be reference, spec, or numbers by name")
+        return value
+
+
+class EvaluationSpec(_Closed):
+    """How images are made for the score: the same prompts and seeds for every trial."""
+
+    prompts: tuple[str, ...] = ()
+    n_images: int = Field(8, ge=2, le=64)
+    seed: int = 1234
+    steps: int = Field(15, ge=1, le=1000, description="of the diffusion sampler")
+    guidance: float = Field(4.0, ge=1)
+    clip: str | None = Field(None, description="path of ViT-B/32 weights; else the usual caches, else the miniature")
+    lpips: str | None = Field(None, description="path of AlexNet weights; else the usual cache, else a random backbone")
+
+
+class BudgetSpec(_Closed):
+    """When the study and its trials end."""
+
+    n_trials: int = Field(50, ge=1)
+    timeout_hours: float | None = Field(None, gt=0)
+    plateau: int | None = Field(10, ge=1, description="finished trials without a better best; null: never")
+    target: float | None = None
+    trial_timeout_hours: float | None = Field(None, gt=0)
+    retries: int = Field(2, ge=0, description="of a trial that the infrastructure ended")
+
+
+class ResourcesSpec(_Closed):
+    """Of one trial. `concurrent` is how many run at a time, or ``auto``: as many as fit."""
+
+    cpu: float = Field(1, gt=0)
+    gpu: float | None = Field(None, ge=0, description="null: one where there is one")
+    concurrent: int | Literal["auto"] = "auto"
+    address: str | None = Field(None, description="of a Ray cluster; null: RAY_ADDRESS, else this machine")
+
+    @field_validator("concurrent")
+    @classmethod
+    def concurrent_is_positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"got {value}; must be auto or a whole number from 1")
+        return value
+
+    @field_validator("gpu")
+    @classmethod
+    def gpu_share_can_be_placed(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError(f"got {value}; must be a share up to 1 or a whole number")
+        return value
+
+
+class TrackingSpec(_Closed):
+    """Weights & Biases. ``auto``: online when logged in, offline otherwise."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    project: str = "tune-lora"
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def off_is_a_word(cls, value: Any) -> Any:
+        # YAML 1.1 reads a bare `off` as false.
+        return "off" if value is False else value
+
+
+class StudySpec(_Closed):
+    """A study. `space` is the name of a shipped space, a path, or the space itself; `fixed` overrides its fixed values."""
+
+    name: str
+    base: str = "tiny-sd"
+    dataset: DatasetSpec
+    trainer: Literal["diffusion_lora"] = "diffusion_lora"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    space: str | dict[str, Any]
+    preset: str | None = None
+    fixed: dict[str, Any] = Field(default_factory=dict)
+    search: SearchSpec = SearchSpec()
+    scheduler: SchedulerSpec = SchedulerSpec()
+    objective: ObjectiveSpec = ObjectiveSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    budget: BudgetSpec = BudgetSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    tracking: TrackingSpec = TrackingSpec()
+    results: str = "results"
+    storage: str | None = Field(None, description="any Optuna storage URL; null: study.db in the results folder")
+
+    @field_validator("name")
+    @classmethod
+    def name_is_a_folder_name(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+            raise ValueError(f"got {value!r}; must be letters, digits, '.', '_' or '-', starting with a letter or digit")
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def storage_is_a_url(cls, value: str | None) -> str | None:
+        if value is not None and "://" not in value:
+            raise ValueError(f"got {value!r}; must be an Optuna storage URL such as sqlite:///study.db")
+        return value
+
+    @property
+    def folder(self) -> Path:
+        """Where the study leaves everything."""
+        return Path(self.results) / self.name
+
+    @property
+    def storage_url(self) -> str:
+        """The Optuna storage."""
+        return self.storage or f"sqlite:///{(self.folder / 'study.db').resolve()}"
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain data that `from_mapping` reads back to an equal object."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+DEFINING = ("base", "dataset", "trainer", "precision", "space", "preset", "fixed", "objective", "evaluation")
+"""Settings that make two studies different: their trials cannot be compared when one of these differs."""
+
+
+def load(path: Path) -> StudySpec:
+    """Reads a study file; relative paths in it count from the file's folder.
+
+    Raises:
+        InputErrors: every mistake, each as ``file:line: place: what is wrong``.
+    """
+    if not path.is_file():
+        raise InputError(f"study file {str(path)!r} does not exist; must be a YAML file (`tune-lora init FOLDER` writes one)")
+    try:
+        text = path.read_text("utf-8")
+        document = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text, yaml.SafeLoader))
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; must be a YAML study file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f":{mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{place}: is not YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{path}: holds {type(document).__name__}; must be a mapping with name, dataset and space")
+    return from_mapping(document, str(path), lines, relative_to=path.parent)
+
+
+def from_mapping(
+    document: Mapping[str, Any], source: str, lines: Mapping[str, int] | None = None, *, relative_to: Path | None = None
+) -> StudySpec:
+    """Validates plain data. `lines` maps dotted places to lines of `source`, for messages.
+
+    Raises:
+        InputErrors: every mistake.
+    """
+    lines = lines or {}
+    try:
+        spec = StudySpec.model_validate(dict(document))
+    except ValidationError as error:
+        raise InputErrors(_mistake(detail, source, lines) for detail in error.errors()) from None
+    return _with_paths_from(spec, relative_to) if relative_to is not None else spec
+
+
+def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
+    """Paths in a study file count from the file; one that exists from here only is taken from here."""
+
+    def found(path: str) -> str:
+        beside = folder / Path(path).expanduser()
+        return str(beside.resolve()) if beside.exists() else path
+
+    updates: dict[str, Any] = {}
+    if spec.dataset.path != DEMO_CHARACTER:
+        updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
+    if spec.base != "tiny-sd":
+        updates["base"] = found(spec.base)
+    if isinstance(spec.space, str) and spec.space.endswith((".yaml", ".yml")):
+        updates["space"] = found(spec.space)
+    weights = {name: found(path) for name in ("clip", "lpips") if (path := getattr(spec.evaluation, name))}
+    if weights:
+        updates["evaluation"] = spec.evaluation.model_copy(update=weights)
+    return spec.model_copy(update=updates)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Which defining settings differ, each as ``place: old -> new``."""
+    found: list[str] = []
+    for name in DEFINING:
+        found.extend(_differing(old.get(name), new.get(name), name))
+    return found
+
+
+def _differing(old: Any, new: Any, place: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted(set(old) | set(new), key=str):
+            yield from _differing(old.get(key), new.get(key), f"{place}.{key}")
+    elif old != new:
+        yield f"{place}: {old!r} -> {new!r}"
+
+
+def _lines(node: yaml.Node | None, place: str = "") -> dict[str, int]:
+    """Line numbers (from 1) of every key, by dotted place."""
+    found: dict[str, int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{place}.{key.value}" if place else str(key.value)
+            found[name] = key.start_mark.line + 1
+            found |= _lines(value, name)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            name = f"{place}.{index}"
+            found[name] = value.start_mark.line + 1
+            found |= _lines(value, name)
+    return found
+
+
+def line_of(place: str, lines: Mapping[str, int]) -> int | None:
+    """The line of a place, or of the nearest thing around it."""
+    while place and place not in lines:
+        place = place.rpartition(".")[0]
+    return lines.get(place)
+
+
+def located(message: str, place: str, source: str, lines: Mapping[str, int]) -> str:
+    """``file:line: place: message``."""
+    line = line_of(place, lines)
+    return f"{source}{f':{line}' if line else ''}: {f'{place}: ' if place else ''}{message}"
+
+
+def _mistake(detail: ErrorDetails, source: str, lines: Mapping[str, int]) -> str:
+    # Union members are named in pydantic's location; only real keys are places.
+    parts = [str(part) for part in detail["loc"] if not _names_a_union_member(part)]
+    return located(_wording(detail, parts), ".".join(parts), source, lines)
+
+
+def _names_a_union_member(part: str | int) -> bool:
+    return isinstance(part, str) and (part in ("str", "int", "float") or "[" in part)
+
+
+def _wording(detail: ErrorDetails, parts: list[str]) -> str:
+    kind, got, context = detail["type"], detail.get("input"), detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"unknown key {parts[-1]!r}; {nearest(parts[-1], _keys_at(parts[:-1]))}"
+    if kind == "missing":
+        return "is missing; must be given"
+    if kind == "value_error":
+        return str(context["error"])
+    expected = detail["msg"].removeprefix("Input should be ")
+    return f"got {got!r}; must be {expected}"
+
+
+def _keys_at(parts: list[str]) -> list[str]:
+    """The keys that a section of the study file knows."""
+    model: type[BaseModel] = StudySpec
+    for part in parts:
+        annotation = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [annotation, *get_args(annotation)]
+        inner = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)

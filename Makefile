@@ -1,0 +1,44 @@
+# `make demo` and `make test` need git, make and Python 3.11 to 3.13; everything else they bring along.
+SHELL := /bin/bash
+PYTHON ?=
+export PYTHON
+BIN := .venv/bin
+BENCHMARKS := $(filter-out __init__ common render,$(basename $(notdir $(wildcard benchmarks/*.py))))
+
+.PHONY: help demo test lint format bench lock venv clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 14
+	@echo "make bench-NAME  one benchmark: $(BENCHMARKS)"
+
+demo: venv ## tunes a LoRA of a character on the embedded base model, from nothing to a report
+	$(BIN)/tune-lora run search_spaces/studies/demo.yaml
+
+test: venv ## the fast test suite
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+lint: venv ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv ## lets ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(addprefix bench-,$(BENCHMARKS)) ## all benchmarks, then docs/benchmarks.md; BENCH=quick for a short form
+	$(BIN)/python -m benchmarks.render
+
+bench-%: venv
+	$(BIN)/python -m benchmarks.$*
+
+lock: venv ## writes requirements.lock from pyproject.toml; LOCK_ARGS=--upgrade takes newer versions
+	scripts/lock.sh $(LOCK_ARGS)
+
+venv: ## .venv with the locked packages, made once per lock
+	@scripts/venv.sh
+
+clean: ## removes caches and build leftovers; keeps .venv and results
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

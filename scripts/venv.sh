@@ -34,6 +34,7 @@ if ! is_supported "$python"; then
 fi
 echo "installing the locked packages into .venv (once; several GB with torch)"
 "$python" -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-"$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+# setuptools warns about every editable install; errors still show.
+PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 rm -f .venv/.installed-*
 touch "$stamp"

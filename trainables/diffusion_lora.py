@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.lora import dataset as datasets
+from trainables.lora.choices import OPTIMIZERS, SCHEDULES
 from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
+from tune_lora.errors import nearest
 
 if TYPE_CHECKING:  # importing this module stays cheap: torch is loaded when a trial runs
     import numpy as np
@@ -24,8 +26,7 @@ if TYPE_CHECKING:  # importing this module stays cheap: torch is loaded when a t
     from trainables.lora.cache import Latents
     from trainables.lora.engine import LoraEngine
 
-VIEWS = ("frontal view", "three-quarter view", "side view", "frontal view, looking up")
-EXPRESSIONS = ("happy smile", "concerned expression", "surprised expression", "sleepy expression")
+REQUIRED = ("network_dim", "network_alpha", "learning_rate", "max_train_epochs")
 SPLIT_SEED = 0
 
 
@@ -65,6 +66,15 @@ class DiffusionLora:
     def horizon(self, params: Params) -> int:
         """Epochs of a trial."""
         return int(params["max_train_epochs"])
+
+    def check(self, params: Params) -> list[str]:
+        """What is wrong with a configuration before anything is loaded; empty when nothing is."""
+        missing = [name for name in REQUIRED if name not in params]
+        mistakes = [f"{name} is missing; the image LoRA trainer needs {', '.join(REQUIRED)}" for name in missing]
+        for name, known in (("optimizer_type", OPTIMIZERS), ("lr_scheduler", SCHEDULES)):
+            if name in params and params[name] not in known:
+                mistakes.append(f"{name}: got {params[name]!r}; {nearest(str(params[name]), known)}")
+        return mistakes
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """Trains one LoRA; one Report an epoch, with images and score where somebody decides and at the end."""

@@ -12,11 +12,8 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from trainables.tiny_sd import WEIGHTS
+from trainables.lora.paths import resolve_base
 from tune_lora.errors import InputError
-
-TINY_SD = "tiny-sd"
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 @dataclass
@@ -56,32 +53,13 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve(base: str) -> Path:
-    """The path that a study's ``base`` stands for.
-
-    Raises:
-        InputError: it is neither a known name, nor a diffusers folder, nor a ``.safetensors`` file.
-    """
-    path = WEIGHTS if base == TINY_SD else Path(base).expanduser()
-    if path.is_dir():
-        missing = [part for part in _PARTS if not (path / part).is_dir()]
-        if missing:
-            raise InputError(f"base {base!r}: the folder lacks {', '.join(missing)}; must be a pipeline in diffusers' layout")
-        return path
-    if not path.exists():
-        raise InputError(f"base {base!r} does not exist; must be a diffusers folder, a .safetensors file or {TINY_SD!r}")
-    if path.suffix != ".safetensors":
-        raise InputError(f"base {base!r} is a {path.suffix or 'plain'} file; must be a diffusers folder or a .safetensors file")
-    return path
-
-
 def load(base: str, device: torch.device | None = None) -> Base:
     """Loads the base in fp32, frozen and in evaluation mode.
 
     Raises:
         InputError: the path is not a Stable Diffusion 1.x or 2.x pipeline.
     """
-    path, device = resolve(base), device or best_device()
+    path, device = resolve_base(base), device or best_device()
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     try:
         pipeline = _read(path)
@@ -99,7 +77,7 @@ def load(base: str, device: torch.device | None = None) -> Base:
 
 def _read(path: Path) -> StableDiffusionPipeline:
     options: dict[str, Any] = {
-        "torch_dtype": torch.float32,
+        "dtype": torch.float32,
         "local_files_only": True,
         "safety_checker": None,
         "requires_safety_checker": False,

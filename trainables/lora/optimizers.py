@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-OPTIMIZERS = ("AdamW", "AdamW8bit", "Lion", "Adafactor")
+from trainables.lora.choices import OPTIMIZERS
 
 Groups = Iterable[dict[str, Any]]
 

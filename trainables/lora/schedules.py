@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial")
+from trainables.lora.choices import SCHEDULES
 
 
 def multiplier(name: str, step: int, *, total: int, warmup: int = 0, cycles: int = 1, power: float = 1.0) -> float:

@@ -268,6 +268,15 @@ def train_unet(folder: Path, work: Path, steps: int, batch: int = 32) -> None:
 # --- shipping --------------------------------------------------------------------------------------------------------
 
 
+@torch.no_grad()
+def _without_spread(vae: AutoencoderKL) -> AutoencoderKL:
+    """The autoencoder with a posterior of next to no spread: the denoiser was trained on its means."""
+    channels = vae.config.latent_channels
+    vae.quant_conv.weight[channels:] = 0
+    vae.quant_conv.bias[channels:] = -14.0  # log variance
+    return vae
+
+
 def ship(work: Path, target: Path) -> None:
     """Writes the averaged weights as fp16 safetensors in diffusers' layout, and the CLIP's image tower beside them."""
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -275,7 +284,7 @@ def ship(work: Path, target: Path) -> None:
     unet = architecture.build_unet()
     unet.load_state_dict(torch.load(work / "unet.pt", weights_only=True)["average"])
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(work / "vae"),
+        vae=_without_spread(AutoencoderKL.from_pretrained(work / "vae")),
         text_encoder=CLIPTextModel.from_pretrained(work / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(str(work / "tokenizer")),
         unet=unet,

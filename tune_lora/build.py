@@ -1,0 +1,109 @@
+"""From a StudySpec to the objects it describes: space, trainer, dataset. Everything a person can get wrong is found here,
+before anything starts. Loads neither ray nor torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.space import Space
+from trainables import demo_character
+from trainables.diffusion_lora import DiffusionLora, ImageEvaluation, load_dataset
+from trainables.lora.paths import cache_folder, resolve_base
+from tune_lora.errors import InputError, InputErrors
+from tune_lora.spec import DEMO_CHARACTER, StudySpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study is made of."""
+
+    spec: StudySpec
+    space: Space
+    trainer: DiffusionLora
+
+
+def plan(spec: StudySpec) -> Plan:
+    """Builds and checks all parts of a study.
+
+    Raises:
+        InputErrors: every mistake in the space, the base, the dataset and how they fit together.
+    """
+    mistakes: list[str] = []
+    space = _collect(mistakes, lambda: space_of(spec))
+    _collect(mistakes, lambda: resolve_base(spec.base))
+    trainer = trainer_of(spec)
+    _collect(mistakes, lambda: load_dataset(trainer))
+    for name in ("clip", "lpips"):
+        path = getattr(spec.evaluation, name)
+        if path and not Path(path).exists():
+            mistakes.append(f"evaluation.{name}: {path!r} does not exist; must be a file of weights, or left out")
+    if space is not None:
+        mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer))
+    if mistakes:
+        raise InputErrors(mistakes)
+    assert space is not None  # no mistake was found, so it is there
+    return Plan(spec, space, trainer)
+
+
+def space_of(spec: StudySpec) -> Space:
+    """The search space, with the study's preset and fixed values in it."""
+    space = Space.load(spec.space, where="space")
+    if spec.preset is not None:
+        space = space.preset(spec.preset)
+    return space.with_fixed(spec.fixed) if spec.fixed else space
+
+
+def trainer_of(spec: StudySpec) -> DiffusionLora:
+    """The trainer that the study's trials run."""
+    objective, evaluation = spec.objective, spec.evaluation
+    hours = spec.budget.trial_timeout_hours
+    return DiffusionLora(
+        base=spec.base,
+        dataset=str(dataset_path(spec)),
+        dataset_settings=spec.dataset.settings(),
+        held_out_share=spec.dataset.held_out_share,
+        evaluation=ImageEvaluation(
+            prompts=evaluation.prompts,
+            n_images=evaluation.n_images,
+            seed=evaluation.seed,
+            steps=evaluation.steps,
+            guidance=evaluation.guidance,
+            targets=objective.targets,
+            weights=objective.weights,
+            clip=evaluation.clip,
+            lpips=evaluation.lpips,
+        ),
+        precision=spec.precision,
+        trial_timeout_seconds=None if hours is None else hours * 3600,
+    )
+
+
+def dataset_path(spec: StudySpec) -> Path:
+    """The dataset on disk, absolute; the demo's character is drawn into the cache first."""
+    if spec.dataset.path != DEMO_CHARACTER:
+        return Path(spec.dataset.path).expanduser().absolute()
+    folder = cache_folder() / f"demo-character-{demo_character.VERSION}"
+    if not (folder / "dataset.toml").is_file():
+        demo_character.write_dataset(folder)
+    return folder
+
+
+def _unfit(space: Space, trainer: DiffusionLora) -> Iterable[str]:
+    """What the trainer says of the space's configurations: each choice of each parameter once."""
+    seen: dict[str, None] = {}
+    for params in space.examples():
+        seen.update(dict.fromkeys(trainer.check(params)))
+    return seen
+
+
+def _collect(mistakes: list[str], make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except InputErrors as errors:
+        mistakes.extend(errors.mistakes)
+    except InputError as error:
+        mistakes.append(str(error))
+    return None

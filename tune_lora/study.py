@@ -1,0 +1,247 @@
+"""Runs a study, read top to bottom: check, open, settle, prepare, search, write down."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+
+from cluster.capacity import concurrent, gpus_per_trial, slots
+from cluster.connect import session
+from cluster.spec import Capacity, TrialResources
+from tune_lora import exports, figures, locks, report, store, tracking
+from tune_lora.build import Plan, plan
+from tune_lora.errors import InputError, StudyError
+from tune_lora.spec import StudySpec, differences
+from tune_lora.store import StudyRecord
+
+for _name, _value in {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study's own store is the log; Ray's loggers write each result three times more
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the score is measured at rungs, not in every report
+    "TUNE_WARN_THRESHOLD_S": "30",
+    "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+class View(Protocol):
+    """Who watches a study run."""
+
+    def update(self, record: StudyRecord, *, total: int, force: bool = False) -> None:
+        """A look at the study as it is now; called often, may ignore most calls."""
+        ...
+
+    def note(self, line: str) -> None:
+        """One line worth saying once."""
+        ...
+
+
+class NoView:
+    """Nobody watches."""
+
+    def update(self, record: StudyRecord, *, total: int, force: bool = False) -> None:
+        """Does nothing."""
+
+    def note(self, line: str) -> None:
+        """Does nothing."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How the study's trials are placed."""
+
+    trial: TrialResources
+    count: int
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.trial.cpu))
+
+
+def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None = None) -> StudyRecord:
+    """Runs (or continues) a study to its end and leaves SPEC.md section 5 in its folder.
+
+    `n_trials` overrides the study's total; ``"+50"`` is that many more than it has.
+
+    Raises:
+        InputError: something in the study or its folder is not as it must be; nothing has been started.
+        StudyError: trials crash one after another.
+    """
+    view = view or NoView()
+    ready = plan(spec)
+    _check_storage_is_reachable(spec)
+    with locks.held(spec.folder / "lock", f"study {spec.name!r}"):
+        study = _open(spec)
+        _settle_definition(study, spec)
+        total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
+        exports.write_study_file(spec.as_mapping(), spec.folder)
+        with session(spec.resources.address) as capacity:
+            placed = _place(spec, capacity)
+            _prepare(study, ready, placed, view)
+            with _tracked(spec, view) as tracker:
+                _search(study, ready, placed, total, tracker, view)
+        return _write_down(study, ready, total, view)
+
+
+def total_trials(asked: str | int | None, record: StudyRecord, default: int) -> int:
+    """How many trials the study has in all when it is done.
+
+    Raises:
+        InputError: `asked` is neither a number nor ``+`` and a number.
+    """
+    if asked is None:
+        return default
+    text = str(asked).strip()
+    if not re.fullmatch(r"\+?[0-9]+", text) or int(text) < 1:
+        raise InputError(f"--n-trials: got {asked!r}; must be a total such as 50, or +50 for that many more")
+    return counted_trials(record) + int(text) if text.startswith("+") else int(text)
+
+
+def counted_trials(record: StudyRecord) -> int:
+    """Trials that count towards the total: all that ended, but for those the infrastructure ended."""
+    return sum(trial.counts for trial in record.trials)
+
+
+def _check_storage_is_reachable(spec: StudySpec) -> None:
+    try:
+        spec.folder.mkdir(parents=True, exist_ok=True)
+        (spec.folder / "logs").mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"results: cannot write to {spec.folder}: {error.strerror}") from None
+
+
+def _open(spec: StudySpec) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return store.open_study(spec.storage_url, spec.name, spec.objective.direction)
+
+
+def _settle_definition(study: optuna.Study, spec: StudySpec) -> None:
+    """A study continues only as what it was."""
+    before = study.user_attrs.get(store.SPEC)
+    now = spec.as_mapping()
+    if before is not None and (changed := differences(before, now)):
+        raise InputError(
+            f"study {spec.name!r} in {spec.folder} was made with other settings ({'; '.join(changed)}); "
+            "give the new study another name, or take the settings back"
+        )
+    study.set_user_attr(store.SPEC, now)
+
+
+def _place(spec: StudySpec, capacity: Capacity) -> Slots:
+    trial = TrialResources(spec.resources.cpu, gpus_per_trial(spec.resources.gpu, capacity))
+    return Slots(trial, concurrent(spec.resources.concurrent, slots(trial, capacity)))
+
+
+# --- before the first trial ------------------------------------------------------------------------------------------
+
+
+def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> None:
+    """Judges the untrained base and calibrates the targets, once per study."""
+    if store.BASELINE in study.user_attrs:
+        return
+    view.note("preparing: caches, calibration, the untrained base")
+    folder = ready.spec.folder / "base"
+    folder.mkdir(parents=True, exist_ok=True)
+    found = _on_a_worker(ready, placed, folder.absolute())
+    study.set_user_attr(store.CALIBRATION, found["calibration"])
+    images = {label: os.path.relpath(path, ready.spec.folder) for label, path in found["images"].items()}
+    study.set_user_attr(store.BASE_IMAGES, images)
+    study.set_user_attr(store.BASELINE, found["baseline"])
+
+
+def _on_a_worker(ready: Plan, placed: Slots, folder: Path) -> dict[str, Any]:
+    import ray
+
+    from trainables.protocol import TrialContext
+    from tune_lora.errors import TuneLoraError
+
+    context = TrialContext(params={}, folder=folder, threads=placed.threads)
+    # The worker's memory goes back when it is done; trials have workers of their own.
+    task = ray.remote(num_cpus=placed.trial.cpu, num_gpus=placed.trial.gpu, max_calls=1)(_prepare_remotely)
+    try:
+        result: dict[str, Any] = ray.get(task.remote(ready.trainer, context))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, TuneLoraError):
+            raise error.cause from None
+        raise StudyError(f"the base model could not be judged: {str(error).strip().splitlines()[-1]}") from error
+    return result
+
+
+def _prepare_remotely(trainer: Any, context: Any) -> dict[str, Any]:
+    found: dict[str, Any] = trainer.prepare(context)
+    return found
+
+
+# --- the search ------------------------------------------------------------------------------------------------------
+
+
+def _search(
+    study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker: tracking.Tracker, view: View
+) -> None:
+    from tune_lora.tuning import tune_study
+
+    tune_study(study, ready, placed, total, on_finished=tracker.finished, view=view)
+    if (reason := study.user_attrs.get(store.STOP_REASON, "")).startswith("crash"):
+        _write_down(study, ready, total, view)
+        raise StudyError(f"study {ready.spec.name!r} stopped: {reason}")
+
+
+@contextmanager
+def _tracked(spec: StudySpec, view: View) -> Generator[tracking.Tracker, None, None]:
+    tracker = tracking.start(
+        spec.tracking.wandb, project=spec.tracking.project, group=spec.name, folder=spec.folder / "logs"
+    )
+    try:
+        yield tracker
+    finally:
+        for line in tracker.close():
+            view.note(line)
+
+
+# --- afterwards ------------------------------------------------------------------------------------------------------
+
+
+def _write_down(study: optuna.Study, ready: Plan, total: int, view: View) -> StudyRecord:
+    """Tables, figures, the winner's files and the report. Reads the study once."""
+    record = store.read(study)
+    view.update(record, total=total, force=True)
+    write_results(record, study, ready.spec.folder, ready.spec.as_mapping())
+    return record
+
+
+def write_results(record: StudyRecord, study: optuna.Study, folder: Path, spec: Mapping[str, Any]) -> None:
+    """All files of a results folder that are made from the study."""
+    exports.write_all(study, folder, spec)
+    copy_winner(record, folder)
+    figures.draw_all(record, study, folder / "figures")
+    report.write(record, folder)
+
+
+def copy_winner(record: StudyRecord, folder: Path) -> Path | None:
+    """Copies the best trial's LoRA files to ``best/``; returns that folder, or None where no trial has any."""
+    best = record.best
+    source = folder / "trials" / str(best.number) / "lora" if best else None
+    if source is None or not source.is_dir():
+        return None
+    scratch, target = folder / "best.part", folder / "best"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(source, scratch)
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.rename(target)
+    return target
+
+
+def deadline(hours: float | None, now: Callable[[], dt.datetime] = dt.datetime.now) -> dt.datetime | None:
+    """When a study that starts now must end."""
+    return None if hours is None else now() + dt.timedelta(hours=hours)

@@ -1,0 +1,139 @@
+"""The search itself: Ray Tune with the study's searcher, scheduler, trainer and stop conditions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from ray import tune
+
+from trainables.ray_adapter import trainable_for
+from tune_lora import scheduler as schedulers
+from tune_lora import store
+from tune_lora.build import Plan
+from tune_lora.searcher import StudySearcher
+from tune_lora.stopping import TimeoutStopper, reason_to_stop
+from tune_lora.store import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from tune_lora.study import Slots, View
+
+LOOK_EVERY_SECONDS = 0.5
+MAX_BUDGET = 100_000  # rungs are listed up to here; a trial sees those below its own horizon
+
+
+def tune_study(
+    study: optuna.Study,
+    ready: Plan,
+    placed: Slots,
+    total: int,
+    *,
+    on_finished: Callable[[TrialRecord], None],
+    view: View,
+) -> None:
+    """Runs trials until the study has `total` of them or a stop condition holds; needs an open Ray session."""
+    spec = ready.spec
+    study.set_user_attr(store.STOP_REASON, "")
+    searcher = _searcher(study, ready, total)
+    scheduler = _scheduler(study, ready)
+    stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
+    tuner = tune.Tuner(
+        tune.with_resources(
+            trainable_for(ready.trainer, spec.objective.metric, placed.threads),
+            {"cpu": placed.trial.cpu, "gpu": placed.trial.gpu},
+        ),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,
+            max_concurrent_trials=placed.count,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=str((spec.folder / "logs").absolute()),
+            stop=stopper,
+            callbacks=[_Watcher(study, total, on_finished, view)],
+            failure_config=tune.FailureConfig(max_failures=spec.budget.retries),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+
+
+def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
+    spec = ready.spec
+    trials = (spec.folder / "trials").absolute()
+
+    def enough(record: StudyRecord) -> str | None:
+        return reason_to_stop(
+            record, plateau=spec.budget.plateau, n_startup=spec.search.n_startup_trials, target=spec.budget.target
+        )
+
+    return StudySearcher(
+        study,
+        ready.space,
+        direction=spec.objective.direction,
+        n_trials_total=total,
+        sampler=spec.search.sampler,
+        n_startup_trials=spec.search.n_startup_trials,
+        seed=spec.search.seed,
+        priors=spec.search.priors,
+        trial_folder=lambda number: trials / str(number),
+        decide_at=_decide_at(ready),
+        stop=enough,
+        retries=spec.budget.retries,
+    )
+
+
+def _decide_at(ready: Plan) -> tuple[int, ...]:
+    scheduler = ready.spec.scheduler
+    return schedulers.rungs(scheduler.grace, scheduler.eta, MAX_BUDGET) if scheduler.name == "asha" else ()
+
+
+def _scheduler(study: optuna.Study, ready: Plan) -> Any:
+    chosen = ready.spec.scheduler
+    built = schedulers.build(
+        chosen.name,
+        direction=ready.spec.objective.direction,
+        grace=chosen.grace,
+        eta=chosen.eta,
+        max_budget=MAX_BUDGET,
+        n_startup_trials=chosen.n_startup_trials,
+        n_warmup_steps=chosen.n_warmup_steps,
+    )
+    if hasattr(built, "replay"):
+        built.replay(store.read(study).trials)
+    return built
+
+
+class _Watcher(tune.Callback):
+    """Shows the study to its view and hands each trial that ended to the tracker, once."""
+
+    def __init__(
+        self, study: optuna.Study, total: int, on_finished: Callable[[TrialRecord], None], view: View
+    ) -> None:
+        self._study, self._total, self._on_finished, self._view = study, total, on_finished, view
+        self._ended = {trial.number for trial in store.read(study).trials if trial.state not in ("running", "waiting")}
+        self._next_look = 0.0
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if (now := time.monotonic()) >= self._next_look:
+            self._next_look = now + LOOK_EVERY_SECONDS
+            self._look()
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        record = store.read(self._study)
+        for trial in record.trials:
+            if trial.state not in ("running", "waiting") and trial.number not in self._ended:
+                self._ended.add(trial.number)
+                self._on_finished(trial)
+        self._view.update(record, total=self._total)
+
+

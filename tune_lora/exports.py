@@ -37,7 +37,7 @@ def write_all(study: optuna.Study, folder: Path, spec_mapping: Mapping[str, Any]
     record = store.read(study)
     everything = trial_table(record, record.trials)
     return [
-        write_spec(folder / "study.yaml", spec_mapping),
+        write_study_file(spec_mapping, folder),
         write_best_params(folder / "best_params.json", record),
         write_best_config(folder / "best_config.yaml", record),
         write_csv(folder / "all_trials.csv", everything),
@@ -46,9 +46,9 @@ def write_all(study: optuna.Study, folder: Path, spec_mapping: Mapping[str, Any]
     ]
 
 
-def write_spec(path: Path, spec_mapping: Mapping[str, Any]) -> Path:
-    """Writes the resolved study file; ``tune-lora run`` reads it back."""
-    return atomic.write_text(path, _yaml(spec_mapping))
+def write_study_file(spec_mapping: Mapping[str, Any], folder: Path) -> Path:
+    """Writes the resolved study file, ``study.yaml``; ``tune-lora run`` reads it back."""
+    return atomic.write_text(folder / "study.yaml", _yaml(spec_mapping))
 
 
 def write_best_params(path: Path, record: StudyRecord) -> Path:

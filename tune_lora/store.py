@@ -37,7 +37,7 @@ SPEC = "spec"  # the resolved study file as a mapping
 REJECTIONS = "rejected_draws"  # {constraint name: count}
 STOP_REASON = "stop_reason"
 BASELINE = "baseline"  # metrics of the untrained base
-BASELINE_IMAGES = "baseline_images"  # {label: path relative to the study's folder}: what the untrained base draws
+BASE_IMAGES = "base_images"  # {label: path relative to the study's folder}: the untrained base, held-out images
 CALIBRATION = "calibration"  # {"calibrated": bool, "targets": {...}, "notes": [...]}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
 
@@ -80,6 +80,11 @@ class TrialRecord:
     finished: dt.datetime | None = None
 
     @property
+    def counts(self) -> bool:
+        """Whether it counts towards the study's total: it ended, and not through the infrastructure."""
+        return self.state in ("complete", "pruned", "failed") and self.cause is not Cause.INFRASTRUCTURE
+
+    @property
     def last_budget(self) -> int:
         """Budget of the newest report; 0 before the first."""
         return max(self.history, default=0)
@@ -96,7 +101,7 @@ class StudyRecord:
     rejections: Mapping[str, int] = field(default_factory=dict)
     stop_reason: str = ""
     baseline: Mapping[str, float] = field(default_factory=dict)
-    baseline_images: Mapping[str, str] = field(default_factory=dict)
+    base_images: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     verification: Mapping[str, Any] = field(default_factory=dict)
 
@@ -160,7 +165,12 @@ def open_study(storage: str, name: str, direction: Direction, *, create: bool = 
 
 
 def load(folder: Path) -> StudyRecord:
-    """The study that a results folder holds.
+    """The records of the study that a results folder holds; raises as `load_study` does."""
+    return read(load_study(folder))
+
+
+def load_study(folder: Path) -> optuna.Study:
+    """The Optuna study that a results folder (or a study.db in it) holds.
 
     Raises:
         InputError: there is no study.db, it is no Optuna storage, or it holds no study or several.
@@ -175,7 +185,7 @@ def load(folder: Path) -> StudyRecord:
     if len(names) != 1:
         held = f"{len(names)} studies ({', '.join(names) or 'none'})"
         raise InputError(f"{folder / 'study.db'}: holds {held}, must hold exactly one")
-    return read(optuna.load_study(study_name=names[0], storage=storage))
+    return optuna.load_study(study_name=names[0], storage=storage)
 
 
 def _require_optuna_storage(path: Path) -> None:
@@ -200,7 +210,7 @@ def read(study: optuna.Study) -> StudyRecord:
         rejections=attributes.get(REJECTIONS, {}),
         stop_reason=attributes.get(STOP_REASON, ""),
         baseline=attributes.get(BASELINE, {}),
-        baseline_images=attributes.get(BASELINE_IMAGES, {}),
+        base_images=attributes.get(BASE_IMAGES, {}),
         calibration=attributes.get(CALIBRATION, {}),
         verification=attributes.get(VERIFICATION, {}),
     )

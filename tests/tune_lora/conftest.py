@@ -194,7 +194,7 @@ def build_study() -> BuildStudy:
         study.set_user_attr(store.REJECTIONS, {"high_dim_few_epochs": 9, "high_alpha_safety": 4})
         study.set_user_attr(store.STOP_REASON, "24 trials were asked for")
         study.set_user_attr(store.BASELINE, {"score": 0.31, "clip_consistency": 0.21, "failures": 0.0})
-        study.set_user_attr(store.BASELINE_IMAGES, example_images(folder, -1, 0))
+        study.set_user_attr(store.BASE_IMAGES, example_images(folder, -1, 0))
         study.set_user_attr(store.CALIBRATION, {"calibrated": False, "notes": ["the miniature CLIP measures likeness"]})
         return Example(folder, study)
 

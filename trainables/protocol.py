@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Params = Mapping[str, Any]
 """A resolved configuration: sampled, derived and fixed values by name."""
@@ -94,6 +94,19 @@ class Trainer(Protocol):
         """Budget at which a trial with these parameters is complete."""
         ...
 
+    def check(self, params: Params) -> list[str]:
+        """What is wrong with a configuration, one line each, before anything is loaded."""
+        ...
+
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """Trains; yields a Report per budget unit, the last one `final`. Raises TrialFailure with a cause."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A trainer with something to do once per study, before the first trial."""
+
+    def prepare(self, context: TrialContext) -> dict[str, Any]:
+        """Returns ``{"baseline": metrics, "calibration": {...}, "images": {label: path}}``."""
         ...

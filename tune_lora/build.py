@@ -3,6 +3,7 @@ before anything starts. Loads neither ray nor torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from search_spaces.space import Space
 from trainables import demo_character
+from trainables.curve import Curve
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation, load_dataset
 from trainables.lora.paths import cache_folder, resolve_base
+from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors
-from tune_lora.spec import DEMO_CHARACTER, StudySpec
+from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Plan:
 
     spec: StudySpec
     space: Space
-    trainer: DiffusionLora
+    trainer: Trainer
 
 
 def plan(spec: StudySpec) -> Plan:
@@ -33,9 +36,10 @@ def plan(spec: StudySpec) -> Plan:
     """
     mistakes: list[str] = []
     space = _collect(mistakes, lambda: space_of(spec))
-    _collect(mistakes, lambda: resolve_base(spec.base))
     trainer = trainer_of(spec)
-    _collect(mistakes, lambda: load_dataset(trainer))
+    if isinstance(trainer, DiffusionLora):
+        _collect(mistakes, lambda: resolve_base(spec.base))
+        _collect(mistakes, lambda: load_dataset(trainer))
     for name in ("clip", "lpips"):
         path = getattr(spec.evaluation, name)
         if path and not Path(path).exists():
@@ -56,13 +60,27 @@ def space_of(spec: StudySpec) -> Space:
     return space.with_fixed(spec.fixed) if spec.fixed else space
 
 
-def trainer_of(spec: StudySpec) -> DiffusionLora:
+def trainer_of(spec: StudySpec) -> Trainer:
     """The trainer that the study's trials run."""
+    if spec.trainer == "curve":
+        curve = spec.curve
+        return Curve(curve.best_rate, curve.noise, curve.nan_above or math.inf, curve.seconds)
+    return image_trainer(spec)
+
+
+def image_trainer(spec: StudySpec) -> DiffusionLora:
+    """The image LoRA trainer of a study.
+
+    Raises:
+        InputError: the study has no dataset.
+    """
+    if spec.dataset is None:
+        raise InputError(f"study {spec.name!r} has no dataset; must have one to train images")
     objective, evaluation = spec.objective, spec.evaluation
     hours = spec.budget.trial_timeout_hours
     return DiffusionLora(
         base=spec.base,
-        dataset=str(dataset_path(spec)),
+        dataset=str(dataset_path(spec.dataset)),
         dataset_settings=spec.dataset.settings(),
         held_out_share=spec.dataset.held_out_share,
         evaluation=ImageEvaluation(
@@ -81,17 +99,17 @@ def trainer_of(spec: StudySpec) -> DiffusionLora:
     )
 
 
-def dataset_path(spec: StudySpec) -> Path:
+def dataset_path(dataset: DatasetSpec) -> Path:
     """The dataset on disk, absolute; the demo's character is drawn into the cache first."""
-    if spec.dataset.path != DEMO_CHARACTER:
-        return Path(spec.dataset.path).expanduser().absolute()
+    if dataset.path != DEMO_CHARACTER:
+        return Path(dataset.path).expanduser().absolute()
     folder = cache_folder() / f"demo-character-{demo_character.VERSION}"
     if not (folder / "dataset.toml").is_file():
         demo_character.write_dataset(folder)
     return folder
 
 
-def _unfit(space: Space, trainer: DiffusionLora) -> Iterable[str]:
+def _unfit(space: Space, trainer: Trainer) -> Iterable[str]:
     """What the trainer says of the space's configurations: each choice of each parameter once."""
     seen: dict[str, None] = {}
     for params in space.examples():

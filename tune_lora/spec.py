@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -165,13 +165,23 @@ class TrackingSpec(_Closed):
         return "off" if value is False else value
 
 
+class CurveSpec(_Closed):
+    """Settings of the synthetic learning curves (`trainables.curve`)."""
+
+    best_rate: float = Field(1e-3, gt=0)
+    noise: float = Field(0.005, ge=0)
+    nan_above: float | None = Field(None, gt=0)
+    seconds: float = Field(0.0, ge=0, description="slept each epoch")
+
+
 class StudySpec(_Closed):
     """A study. `space` is the name of a shipped space, a path, or the space itself; `fixed` overrides its fixed values."""
 
     name: str
     base: str = "tiny-sd"
-    dataset: DatasetSpec
-    trainer: Literal["diffusion_lora"] = "diffusion_lora"
+    dataset: DatasetSpec | None = None
+    trainer: Literal["diffusion_lora", "curve"] = "diffusion_lora"
+    curve: CurveSpec = CurveSpec()
     precision: Literal["fp32", "bf16"] = "fp32"
     space: str | dict[str, Any]
     preset: str | None = None
@@ -192,6 +202,12 @@ class StudySpec(_Closed):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
             raise ValueError(f"got {value!r}; must be letters, digits, '.', '_' or '-', starting with a letter or digit")
         return value
+
+    @model_validator(mode="after")
+    def images_need_a_dataset(self) -> StudySpec:
+        if self.trainer == "diffusion_lora" and self.dataset is None:
+            raise ValueError("dataset is missing; must be given for the trainer diffusion_lora, with at least its path")
+        return self
 
     @field_validator("storage")
     @classmethod
@@ -266,7 +282,7 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
         return str(beside.resolve()) if beside.exists() else path
 
     updates: dict[str, Any] = {}
-    if spec.dataset.path != DEMO_CHARACTER:
+    if spec.dataset is not None and spec.dataset.path != DEMO_CHARACTER:
         updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
     if spec.base != "tiny-sd":
         updates["base"] = found(spec.base)

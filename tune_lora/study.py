@@ -17,6 +17,7 @@ import optuna
 from cluster.capacity import concurrent, gpus_per_trial, slots
 from cluster.connect import session
 from cluster.spec import Capacity, TrialResources
+from trainables.protocol import Preparing
 from tune_lora import exports, figures, locks, report, store, tracking
 from tune_lora.build import Plan, plan
 from tune_lora.errors import InputError, StudyError
@@ -148,7 +149,7 @@ def _place(spec: StudySpec, capacity: Capacity) -> Slots:
 
 def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> None:
     """Judges the untrained base and calibrates the targets, once per study."""
-    if store.BASELINE in study.user_attrs:
+    if store.BASELINE in study.user_attrs or not isinstance(ready.trainer, Preparing):
         return
     view.note("preparing: caches, calibration, the untrained base")
     folder = ready.spec.folder / "base"

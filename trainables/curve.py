@@ -1,0 +1,61 @@
+"""Learning curves with no model and no GPU: what tests, examples and benchmarks of everything around a trainer run on."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import random
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
+
+_STATE = "curve.json"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A score that falls towards an asymptote, the lower the nearer the learning rate is to `best_rate` (in decades).
+
+    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise. Above `nan_above` the loss is NaN at the second epoch. `seconds` is slept
+    each epoch.
+    """
+
+    best_rate: float = 1e-3
+    noise: float = 0.005
+    nan_above: float = math.inf
+    seconds: float = 0.0
+    budget_unit: str = "epoch"
+
+    def horizon(self, params: Params) -> int:
+        """Epochs of a trial."""
+        return int(params.get("max_train_epochs", 8))
+
+    def check(self, params: Params) -> list[str]:
+        """What is wrong with a configuration."""
+        return [] if "learning_rate" in params else ["learning_rate is missing; the curve needs it"]
+
+    def run(self, context: TrialContext) -> Generator[Report, None, None]:
+        """One Report an epoch, each with the score."""
+        rate = float(context.params["learning_rate"])
+        done = _done(context.restore)
+        for epoch in range(done + 1, self.horizon(context.params) + 1):
+            time.sleep(self.seconds)
+            if rate > self.nan_above and epoch >= 2:
+                raise TrialFailure(Cause.NAN_LOSS, f"loss is nan at epoch {epoch}")
+            distance = math.log10(rate / self.best_rate)
+            noise = random.Random(f"{context.seed}:{epoch}").gauss(0, self.noise)
+            score = 0.1 + distance**2 + math.exp(-epoch / 3) + noise
+            final = epoch == self.horizon(context.params)
+            yield Report(epoch, {"score": score, "val_loss": score}, functools.partial(_write, epoch=epoch), final=final)
+
+
+def _done(folder: Path | None) -> int:
+    return int(json.loads((folder / _STATE).read_text())["epoch"]) if folder else 0
+
+
+def _write(folder: Path, epoch: int) -> None:
+    (folder / _STATE).write_text(json.dumps({"epoch": epoch}))

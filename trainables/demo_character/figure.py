@@ -1,4 +1,4 @@
-"""The creature's body: ellipsoids with a colour each. The picture is 2.24 units high; y is up, z points at the viewer."""
+"""The creature's body: ellipsoids with a colour each. The picture is 2.24 high; y is up, z points at the viewer."""
 
 from __future__ import annotations
 

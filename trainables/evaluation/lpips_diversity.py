@@ -1,0 +1,112 @@
+"""LPIPS of a set of images with the features of each image computed once (Zhang et al. 2018, AlexNet, v0.1).
+
+LPIPS of a pair is the squared distance of channel-normalised features, weighted per channel and averaged over places.
+The weights are not negative, so their roots go into the features: a pair then costs a subtraction, not two networks.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import lpips
+import numpy as np
+import torch
+
+from trainables.evaluation.pixels import Images, as_tensor
+from tune_lora.errors import InputError
+
+SMALLEST = 32  # pixels; below it the last layers of AlexNet have no places left
+CACHED_NAME = "alexnet-owt-7be5be79.pth"  # torchvision's name of its ImageNet weights
+_RANDOM_SEED = 0
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class LpipsNetwork:
+    """The network, and whether its distances mean what the literature's do. `note` says where its weights come from."""
+
+    network: lpips.LPIPS
+    calibrated: bool
+    note: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    @torch.inference_mode()
+    def features(self, images: Images) -> torch.Tensor:
+        """Features (N, D) of images (N, H, W, 3): LPIPS of two images is the squared distance of their rows."""
+        if min(images.shape[1:3]) < SMALLEST:
+            raise ValueError(f"images are {images.shape[1]}x{images.shape[2]} pixels; LPIPS needs at least {SMALLEST}")
+        return torch.cat([self._features(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
+
+    def _features(self, images: Images) -> torch.Tensor:
+        layers = self.network.net(self.network.scaling_layer(2 * as_tensor(images, self.device) - 1))
+        weighted = []
+        for layer, linear in zip(layers, self.network.lins, strict=True):
+            weight = linear.model[-1].weight  # (1, channels, 1, 1)
+            places = layer.shape[-2] * layer.shape[-1]
+            weighted.append((lpips.normalize_tensor(layer) * (weight / places).sqrt()).flatten(1))
+        return torch.cat(weighted, dim=1)
+
+    def pairwise(self, images: Images) -> np.ndarray:
+        """LPIPS of all N (N - 1) / 2 pairs, in the order (0, 1), (0, 2), ..., (N - 2, N - 1)."""
+        with torch.inference_mode():
+            # Differences first, squares second: the shorter |a|^2 + |b|^2 - 2ab loses the small distances to rounding.
+            distances: np.ndarray = torch.pdist(self.features(images)).square().cpu().numpy()
+        return distances
+
+    def diversity(self, images: Images) -> float:
+        """Mean LPIPS over all pairs; 0 for a single image, which differs from nothing."""
+        return float(self.pairwise(images).mean(dtype=np.float64)) if len(images) > 1 else 0.0
+
+
+def load_lpips(path: Path | None = None, device: torch.device | str = "cpu") -> LpipsNetwork:
+    """LPIPS on torchvision's AlexNet from `path`, else from torch's hub cache, else on a seeded random backbone.
+
+    Nothing is downloaded: the linear weights come with the ``lpips`` package.
+
+    Raises:
+        InputError: `path` does not hold AlexNet weights.
+    """
+    source = path or _cached()
+    network = _random_network()
+    if source is not None:
+        _load_backbone(network, source)
+    note = f"LPIPS: AlexNet of {source.name}" if source else "LPIPS: random AlexNet backbone, no ImageNet weights found"
+    return LpipsNetwork(network.to(device).requires_grad_(False).eval(), source is not None, note)
+
+
+def _cached() -> Path | None:
+    path = Path(torch.hub.get_dir()) / "checkpoints" / CACHED_NAME
+    return path if path.is_file() else None
+
+
+def _random_network() -> lpips.LPIPS:
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision with arguments of an older version
+        torch.manual_seed(_RANDOM_SEED)
+        return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+
+
+def _load_backbone(network: lpips.LPIPS, path: Path) -> None:
+    wanted = f"{path}: must be torchvision's AlexNet weights ({CACHED_NAME})"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{wanted}; got a file that cannot be read ({type(error).__name__})") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{wanted}; got a {type(state).__name__}")
+    # The package cuts torchvision's layers into slices and keeps their numbers: features.3 is slice2.3.
+    names = {name: f"features.{name.split('.', 1)[1]}" for name in network.net.state_dict()}
+    missing = sorted(set(names.values()) - set(state))
+    if missing:
+        raise InputError(f"{wanted}; got a file without {missing[0]}, with {', '.join(sorted(state)[:2]) or 'nothing'}")
+    try:
+        network.net.load_state_dict({ours: state[theirs] for ours, theirs in names.items()})
+    except RuntimeError:
+        raise InputError(f"{wanted}; got layers of other shapes") from None

@@ -31,7 +31,7 @@ Mouth = Literal["smile", "laugh", "frown", "round", "small", "line", "smirk"]
 class Expression:
     """What the face does.
 
-    `brow` is the slope of the brows: above 0 the inner ends are up (worry), below they are down (anger); None: no brows.
+    `brow` is the slope of the brows: above 0 the inner ends are up (worry), below down (anger); None: no brows.
     `brow_height` lifts them, in radians. `blush` is the strength of the cheeks' red in 0..1.
     """
 

@@ -31,21 +31,7 @@ SPACE: dict[str, BaseDistribution] = {
     "max_train_epochs": CategoricalDistribution([12, 16, 20]),
 }
 FIXED = {"max_grad_norm": 0.8, "min_snr_gamma": 5.0, "lr_scheduler_num_cycles": 2}
-SPEC_MAPPING = {
-    "name": "glow",
-    "space": {
-        "name": "lora_v2_1",
-        "observations": [
-            {"name": "trial 3", "params": {"network_dim": 256, "network_alpha": 32}, "note": "stable, but generic"},
-            {
-                "name": "trial 4",
-                "params": {"network_dim": 128, "network_alpha": 128},
-                "note": "the best likeness, but 30-40% failed",
-            },
-        ],
-    },
-    "budget": {"n_trials": 24},
-}
+SPEC_MAPPING = {"name": "glow", "space": "lora_v2_1", "budget": {"n_trials": 24}}
 FAILURES = {
     5: (Cause.NAN_LOSS, "loss became NaN at epoch 3"),
     11: (Cause.BLACK_IMAGES, "6 of 8 images failed"),

@@ -1,0 +1,131 @@
+"""How results are put into words, wherever they are printed: one place, so that screen and report agree."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tune_lora.store import State, StudyRecord, TrialRecord
+
+UNCALIBRATED = "uncalibrated"
+NOT_VERIFIED = "not verified"
+
+_RANK_OF_ALPHA = {"network_alpha": "network_dim", "lora_alpha": "lora_rank"}
+_STATES: tuple[State, ...] = ("complete", "pruned", "failed", "running", "waiting")
+_STATE_WORDS = {"complete": "completed"}
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """A number in few digits, ``6e-5`` rather than ``6e-05``; a dash for none."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.{digits - 1}e}"
+    mantissa, mark, exponent = text.partition("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if mark else text
+
+
+def setting(name: str, config: Mapping[str, Any]) -> str:
+    """One value of a configuration; alpha with its ratio to the rank beside it: ``96 (ratio 0.750)``."""
+    value = config[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "none" if value is None else str(value)
+    rank = config.get(_RANK_OF_ALPHA.get(name, ""))
+    if isinstance(rank, int | float) and rank > 0:
+        return f"{number(value)} (ratio {value / rank:.3f})"
+    return str(value) if isinstance(value, int) else number(value)
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """A whole configuration in words, by name."""
+    return {name: setting(name, config) for name in config}
+
+
+def shared_settings(record: StudyRecord) -> dict[str, str]:
+    """Values that all of several trials have in common: worth saying once."""
+    if len(record.trials) < 2:
+        return {}
+    first, *others = (settings(trial.config) for trial in record.trials)
+    return {name: text for name, text in first.items() if all(other.get(name) == text for other in others)}
+
+
+def counts(record: StudyRecord) -> dict[str, int]:
+    """Number of trials by state in words, states without a trial left out."""
+    return {_STATE_WORDS.get(state, state): record.count(state) for state in _STATES if record.count(state)}
+
+
+def counts_line(record: StudyRecord) -> str:
+    """``24 trials: 10 completed, 9 pruned, 4 failed, 1 running``."""
+    n = len(record.trials)
+    parts = ", ".join(f"{count} {state}" for state, count in counts(record).items())
+    return f"{n} trial{'' if n == 1 else 's'}" + (f": {parts}" if parts else "")
+
+
+def failures_by_cause(record: StudyRecord) -> dict[str, int]:
+    """Failed trials by cause in words, the most frequent first."""
+    failed = [trial for trial in record.trials if trial.state == "failed"]
+    return dict(Counter(cause(trial) or "unknown" for trial in failed).most_common())
+
+
+def cause(trial: TrialRecord) -> str:
+    """Why a trial ended, in words; empty for one that completed or runs."""
+    return trial.cause.value.replace("_", " ") if trial.cause else ""
+
+
+def rejections(record: StudyRecord) -> dict[str, int]:
+    """Infeasible draws by rule, the most frequent first."""
+    return dict(sorted(record.rejections.items(), key=lambda item: -item[1]))
+
+
+def caveats(record: StudyRecord) -> list[str]:
+    """What must stand beside the result: one sentence each."""
+    found = []
+    if record.is_uncalibrated:
+        reasons = "; ".join(str(note) for note in record.calibration.get("notes", ()))
+        found.append(
+            f"{UNCALIBRATED}: scores compare within this study only, not with published numbers"
+            + (f" ({reasons})" if reasons else "")
+        )
+    if record.best is not None and not record.is_verified:
+        found.append(f"{NOT_VERIFIED}: the winner was judged on one set of prompts and seeds")
+    return found
+
+
+def against_baseline(record: StudyRecord) -> list[tuple[str, str, str]]:
+    """(metric, untrained base, best) for what was measured on both; the score first."""
+    best = record.best
+    if best is None:
+        return []
+    measured = {**best.metrics, "score": best.value}
+    shared = [name for name in record.baseline if measured.get(name) is not None]
+    shared.sort(key=lambda name: name != "score")
+    return [(name, number(record.baseline[name]), number(measured[name])) for name in shared]
+
+
+def improvement(record: StudyRecord) -> str:
+    """How the best score compares with the untrained base's, in percent of it; empty where it cannot be told."""
+    best, base = record.best, record.baseline.get("score")
+    if best is None or best.value is None or not base:
+        return ""
+    change = (base - best.value) / abs(base) if record.direction == "minimize" else (best.value - base) / abs(base)
+    return f"{abs(change):.1%} {'better' if change >= 0 else 'worse'} than the untrained base ({number(base)})"
+
+
+def next_commands(record: StudyRecord, folder: str) -> list[tuple[str, str]]:
+    """(command, what it does) for going on from a results folder."""
+    commands = [(f"tune-lora resume {folder} --n-trials +20", "search on, with 20 trials more")]
+    if record.best is not None:
+        commands += [
+            (f"tune-lora top {folder}", "the best trials side by side"),
+            (f"tune-lora train {folder}", "train the best configuration to its end, with more epochs if you like"),
+            (f"tune-lora generate {folder}", "draw with the winner"),
+        ]
+    return commands
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

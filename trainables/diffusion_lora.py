@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # importing this module stays cheap: torch is loaded when a t
 
 REQUIRED = ("network_dim", "network_alpha", "learning_rate", "max_train_epochs")
 SPLIT_SEED = 0
+LARGEST_HALF = 65504.0  # of IEEE half precision, in which LoRA files are exchanged
 
 
 @dataclass(frozen=True)
@@ -344,6 +345,10 @@ class _Trial:
     def _export(self, metrics: Mapping[str, float]) -> None:
         from trainables.lora.export import export_lora
 
+        if (largest := max(adapter.largest() for adapter in self.adapters)) > LARGEST_HALF:
+            raise TrialFailure(
+                Cause.GRADIENT_EXPLOSION, f"an adapter weight reached {largest:.3g}, which a half-precision file cannot hold"
+            )
         provenance = {
             "tune_lora_params": json.dumps(dict(self.params), sort_keys=True, default=str),
             "tune_lora_metrics": json.dumps(dict(metrics), sort_keys=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,10 @@ class Adapter:
         """The trained tensors, in the model's order."""
         return [parameter for name, parameter in self.model.named_parameters() if f".{NAME}." in name and "lora_" in name]
 
+    def largest(self) -> float:
+        """Largest absolute value among the trained tensors."""
+        return max(float(parameter.detach().abs().max()) for parameter in self.parameters())
+
     def state(self) -> dict[str, torch.Tensor]:
         """Copies of the trained tensors on the CPU, under peft's names."""
         state = get_peft_model_state_dict(self.model, adapter_name=NAME)
@@ -61,8 +65,3 @@ class Adapter:
         result = set_peft_model_state_dict(self.model, dict(state), adapter_name=NAME)
         if result.unexpected_keys:
             raise ValueError(f"checkpoint does not fit the adapter: {sorted(result.unexpected_keys)[:3]}")
-
-
-def norm(parameters: Iterable[torch.Tensor]) -> float:
-    """L2 norm over all tensors."""
-    return float(torch.linalg.vector_norm(torch.stack([p.detach().float().norm() for p in parameters])))

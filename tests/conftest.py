@@ -1,0 +1,50 @@
+"""What all tests share: one thread, no account, no screen, and where the public test data is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before numpy, torch or matplotlib is imported: they read these once.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("RAY_ADDRESS", None)
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+REPOSITORY = Path(__file__).parent.parent
+DEFAULT_DATA = REPOSITORY.parent / "shared" / "data"
+
+# Machines that run this are slow and shared; the rules are about what holds, never about how fast.
+settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of public test data (Fluent Emoji 3D, LCBench, MTL_ChiParameter); skips where it is absent."""
+    folder = Path(os.environ.get("TUNE_LORA_DATA", DEFAULT_DATA))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; set TUNE_LORA_DATA to the folder that holds it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_character(data: Path) -> Path:
+    """Folder of 96 captioned renders of one character (Fluent Emoji 3D); skips where it is absent."""
+    folder = data / "fluent3d" / "character"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    return folder

@@ -1,0 +1,202 @@
+"""The image trainer really trains tiny-sd: contract, learning, caches, causes and what it leaves in its folder."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.contracts.trainer import TrainerContract
+from trainables import demo_character
+from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
+from trainables.lora import cache
+from trainables.protocol import Cause, TrialContext, TrialFailure
+
+PARAMS = {
+    "network_dim": 4,
+    "network_alpha": 2.0,
+    "learning_rate": 3e-3,
+    "text_encoder_lr": 5e-4,
+    "optimizer_type": "AdamW",
+    "lr_scheduler": "cosine",
+    "lr_warmup_steps": 2,
+    "gradient_accumulation_steps": 2,
+    "max_train_epochs": 3,
+    "max_grad_norm": 0.8,
+    "min_snr_gamma": 5.0,
+}
+QUICK = ImageEvaluation(n_images=3, steps=2)
+
+
+@pytest.fixture(scope="module")
+def character(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("character")
+    demo_character.write_dataset(folder, count=12)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def private_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return {}
+
+
+def trainer_on(folder, **changes):
+    return DiffusionLora("tiny-sd", str(folder), evaluation=QUICK, **changes)
+
+
+def context(folder, shared, **changes):
+    params = PARAMS | changes.pop("params", {})
+    return TrialContext(params=params, folder=folder, seed=3, shared=shared, **changes)
+
+
+class TestDiffusionLora(TrainerContract):
+    tolerance = 1e-4
+
+    @pytest.fixture
+    def trainer(self, character):
+        return trainer_on(character)
+
+    @pytest.fixture
+    def params(self):
+        return PARAMS
+
+
+def test_images_are_judged_where_somebody_decides_and_at_the_end(character, tmp_path, shared):
+    reports = list(trainer_on(character).run(context(tmp_path, shared, decide_at=frozenset({2}))))
+    assert ["score" in report.metrics for report in reports] == [False, True, True]
+    assert all("val_loss" in report.metrics for report in reports)
+    for report in reports[1:]:
+        (path,) = report.images.values()
+        assert Image.open(path).size[0] > 64
+
+
+def test_the_validation_loss_falls_below_the_untrained_base(character, tmp_path, shared):
+    trainer = trainer_on(character)
+    base = trainer.prepare(context(tmp_path, shared))["baseline"]
+    reports = list(trainer.run(context(tmp_path, shared, params={"max_train_epochs": 4})))
+    assert reports[-1].metrics["val_loss"] < base["val_loss"]
+
+
+def test_the_base_is_what_it_was_after_a_trial(character, tmp_path, shared):
+    trainer = trainer_on(character)
+    before = trainer.prepare(context(tmp_path, shared))["baseline"]
+    list(trainer.run(context(tmp_path, shared, params={"max_train_epochs": 1})))
+    assert trainer.prepare(context(tmp_path, shared))["baseline"] == pytest.approx(before)
+
+
+def test_preparing_says_what_the_numbers_are_worth(character, tmp_path, shared):
+    found = trainer_on(character).prepare(context(tmp_path, shared))
+    assert found["calibration"]["calibrated"] is False
+    assert any("uncalibrated" in note for note in found["calibration"]["notes"])
+    assert set(found["images"]) == {"base", "reference"}
+    assert all(Path(path).is_file() for path in found["images"].values())
+
+
+def test_latents_are_computed_once_for_all_trials_and_never_stale(character, tmp_path, monkeypatch):
+    calls = []
+    encode = cache._encode
+    monkeypatch.setattr(cache, "_encode", lambda *arguments: calls.append(1) or encode(*arguments))
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path / "cache"))
+    copy = tmp_path / "images"
+    copy.mkdir()
+    for path in character.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    trainer = trainer_on(copy)
+    for worker in range(3):  # three workers, each with a memory of its own
+        trainer.prepare(context(tmp_path, {}))
+    assert len(calls) == 2  # training and held-out images
+    changed = next(copy.glob("*.png"))
+    Image.fromarray(255 - np.asarray(Image.open(changed).convert("RGB"))).save(changed)
+    trainer.prepare(context(tmp_path, {}))
+    assert len(calls) > 2
+
+
+def test_a_damaged_cache_is_made_again(character, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path / "cache"))
+    trainer = trainer_on(character)
+    first = trainer.prepare(context(tmp_path, {}))["baseline"]
+    for path in (tmp_path / "cache" / "latents").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    assert trainer.prepare(context(tmp_path, {}))["baseline"] == pytest.approx(first)
+
+
+def test_nan_in_the_weights_ends_the_trial_with_its_cause(character, tmp_path, shared):
+    running = trainer_on(character).run(context(tmp_path, shared))
+    next(running)
+    unet = shared["diffusion_lora"][1].base.unet
+    broken = next(parameter for name, parameter in unet.named_parameters() if "lora_A" in name)
+    with torch.no_grad():
+        broken.fill_(float("nan"))
+    with pytest.raises(TrialFailure) as caught:
+        next(running)
+    assert caught.value.cause is Cause.NAN_LOSS
+
+
+def test_a_configuration_that_destroys_the_images_fails_with_a_cause(character, tmp_path, shared):
+    wild = {"learning_rate": 1e3, "text_encoder_lr": 1e3, "network_alpha": 400.0, "optimizer_type": "Lion"}
+    with pytest.raises(TrialFailure) as caught:
+        list(trainer_on(character).run(context(tmp_path, shared, params=wild)))
+    assert caught.value.cause in (Cause.NAN_LOSS, Cause.GRADIENT_EXPLOSION, Cause.BLACK_IMAGES)
+
+
+def test_a_trial_past_its_time_ends_with_a_cause(character, tmp_path, shared):
+    with pytest.raises(TrialFailure) as caught:
+        list(trainer_on(character, trial_timeout_seconds=1e-6).run(context(tmp_path, shared)))
+    assert caught.value.cause is Cause.TRIAL_TIMEOUT and "limit" in caught.value.message
+
+
+def test_a_frozen_text_encoder_gets_no_adapter(character, tmp_path, shared):
+    list(trainer_on(character).run(context(tmp_path, shared, params={"text_encoder_lr": 0.0, "max_train_epochs": 1})))
+    from safetensors.torch import load_file
+
+    files = list((tmp_path / "lora").glob("*.safetensors"))
+    assert files
+    names = [name for path in files for name in load_file(path)]
+    assert names and not [name for name in names if "te_" in name or "text_encoder" in name]
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "AdamW8bit", "Lion", "Adafactor"])
+def test_every_optimizer_of_the_spaces_trains(character, tmp_path, shared, optimizer):
+    params = {"optimizer_type": optimizer, "max_train_epochs": 1, "learning_rate": 5e-4}
+    report = list(trainer_on(character).run(context(tmp_path, shared, params=params)))[-1]
+    assert 0 < report.metrics["train_loss"] < 1
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "network_dim is missing"),
+        (PARAMS | {"optimizer_type": "AdamW8bits"}, "did you mean 'AdamW8bit'"),
+        (PARAMS | {"lr_scheduler": "cosin"}, "did you mean 'cosine'"),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_loaded(params, message):
+    assert any(message in mistake for mistake in DiffusionLora("tiny-sd", "nowhere").check(params))
+
+
+def test_the_real_character_is_learnt(data_folder, tmp_path, shared):
+    trainer = DiffusionLora("tiny-sd", str(data_folder / "fluent3d" / "character"), {"repeats": 1}, evaluation=QUICK)
+    base = trainer.prepare(context(tmp_path, shared))["baseline"]
+    params = {"network_dim": 8, "network_alpha": 4.0, "learning_rate": 4e-3, "max_train_epochs": 2}
+    last = list(trainer.run(context(tmp_path, shared, params=params)))[-1].metrics
+    assert last["val_loss"] < base["val_loss"]
+
+
+def test_weights_too_large_for_a_lora_file_end_the_trial_with_a_cause(character, tmp_path, shared):
+    running = trainer_on(character).run(context(tmp_path, shared))
+    next(running), next(running)
+    unet = shared["diffusion_lora"][1].base.unet
+    grown = next(parameter for name, parameter in unet.named_parameters() if "lora_A" in name)
+    with torch.no_grad():
+        grown[0, 0] = 1e6
+    with pytest.raises(TrialFailure) as caught:
+        next(running)
+    assert caught.value.cause in (Cause.GRADIENT_EXPLOSION, Cause.NAN_LOSS)

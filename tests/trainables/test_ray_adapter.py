@@ -1,0 +1,103 @@
+"""A trainer behind Ray's own trainable interface, without a cluster: checkpoint, restore, reuse and causes."""
+
+import json
+
+import pytest
+
+from trainables import checkpoints
+from trainables.curve import Curve
+from trainables.protocol import Cause, Report, TrialContext
+from trainables.ray_adapter import trainable_for
+
+
+def config(folder, number=0, rate=1e-3, epochs=3, **trial):
+    return {
+        "params": {"learning_rate": rate, "max_train_epochs": epochs},
+        "trial": {"number": number, "folder": str(folder), "seed": 1, "decide_at": [2], **trial},
+    }
+
+
+def started(folder, trainer=None, **options):
+    return trainable_for(trainer or Curve(), "score", threads=1)(config(folder, **options))
+
+
+def test_each_step_is_one_report_and_the_last_is_done(tmp_path):
+    trainable = started(tmp_path)
+    results = [trainable.train() for _ in range(3)]
+    assert [result["budget"] for result in results] == [1, 2, 3]
+    assert [result["done"] for result in results] == [False, False, True]
+    assert results[-1]["final"] and results[-1]["score"] == results[-1]["metrics"]["score"]
+
+
+def test_a_trial_continues_from_its_folder_in_another_process(tmp_path):
+    first = started(tmp_path)
+    expected = [first.train() for _ in range(3)]
+    fresh = tmp_path / "again"
+    lost = started(fresh)
+    lost.train()
+    second = started(fresh)  # nothing of `lost` is left but its folder
+    result = second.train()
+    assert result["budget"] == 2
+    assert result["score"] == pytest.approx(expected[1]["score"])
+
+
+def test_a_reused_worker_starts_the_next_trial_from_its_beginning(tmp_path):
+    trainable = started(tmp_path / "0")
+    trainable.train()
+    assert trainable.reset(config(tmp_path / "1", number=1))
+    assert trainable.train()["budget"] == 1
+
+
+def test_a_failure_of_the_configuration_is_a_result_with_its_cause(tmp_path):
+    trainable = started(tmp_path, Curve(nan_above=1e-2), rate=0.1)
+    trainable.train()
+    result = trainable.train()
+    assert result["cause"] == Cause.NAN_LOSS and result["done"] and not result["final"]
+    assert "score" not in result
+
+
+class Buggy(Curve):
+    def run(self, context: TrialContext):
+        yield Report(1, {"val_loss": 1.0})
+        raise ZeroDivisionError("oops")
+
+
+def test_a_bug_is_a_crash_whose_traceback_is_kept(tmp_path):
+    trainable = started(tmp_path, Buggy())
+    assert "score" not in trainable.train()
+    result = trainable.train()
+    assert result["cause"] == Cause.CRASH and "ZeroDivisionError: oops" in result["message"]
+    assert "ZeroDivisionError" in (tmp_path / "traceback.txt").read_text()
+
+
+class Endless(Curve):
+    def run(self, context: TrialContext):
+        yield Report(1, {"val_loss": 1.0})
+
+
+def test_a_trainer_that_ends_without_a_final_report_is_a_crash(tmp_path):
+    trainable = started(tmp_path, Endless())
+    trainable.train()
+    assert trainable.train()["cause"] == Cause.CRASH
+
+
+def test_an_unfinished_checkpoint_is_never_read(tmp_path):
+    checkpoints.write(tmp_path, 1, lambda folder: (folder / "state").write_text("one"))
+    with pytest.raises(OSError, match="disk"):
+        checkpoints.write(tmp_path, 2, _fail)
+    assert checkpoints.newest(tmp_path).name == "00000001"
+    checkpoints.write(tmp_path, 2, lambda folder: (folder / "state").write_text("two"))
+    newest = checkpoints.newest(tmp_path)
+    assert checkpoints.budget_of(newest) == 2 and (newest / "state").read_text() == "two"
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == ["00000002"]
+
+
+def _fail(folder):
+    (folder / "state").write_text("half")
+    raise OSError("disk full")
+
+
+def test_results_are_plain_data(tmp_path):
+    result = started(tmp_path).train()
+    kept = {key: result[key] for key in ("budget", "metrics", "images", "seconds", "final", "score")}
+    assert json.loads(json.dumps(kept)) == kept

@@ -1,0 +1,73 @@
+"""What a study must run before the sampler is asked: pure functions of its trials, and settling what a dead driver
+left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+
+from search_spaces.space import Prior, Space
+from trainables import checkpoints
+from trainables.protocol import Cause
+from tune_lora.store import TrialRecord
+from tune_lora.trial_log import TrialLog
+
+SAMPLER = "sampler"
+PRIOR = "prior:"
+RETRY = "retry:"
+
+
+def settle(study: optuna.Study, trial_folder: Callable[[int], Path]) -> list[int]:
+    """Settles RUNNING trials of a driver that is gone.
+
+    One with a checkpoint can go on: its number is returned. One without is told as failed by the infrastructure, and so
+    comes up in `retries_due`.
+    """
+    to_continue = []
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        folder = trial_folder(trial.number)
+        if checkpoints.newest(folder) is not None:
+            to_continue.append(trial.number)
+        else:
+            TrialLog(study, trial, folder).fail(Cause.INFRASTRUCTURE, "the study was interrupted before a checkpoint")
+    return to_continue
+
+
+def retries_due(trials: Sequence[TrialRecord], limit: int) -> list[TrialRecord]:
+    """Trials that the infrastructure ended and that have not been run again, unless they were already retried `limit`
+    times.
+    """
+    retried = {_retry_of(trial) for trial in trials}
+    return [
+        trial
+        for trial in trials
+        if trial.cause is Cause.INFRASTRUCTURE and trial.number not in retried and _attempts(trial, trials) < limit
+    ]
+
+
+def priors_due(space: Space, trials: Sequence[TrialRecord]) -> list[Prior]:
+    """The space's reference configurations that this study has not begun."""
+    begun = {trial.provenance for trial in trials}
+    return [prior for prior in space.priors if prior.run and f"{PRIOR}{prior.name}" not in begun]
+
+
+def refusal(space: Space, prior: Prior) -> list[str]:
+    """Why a prior must not be trained: one line for each rule it breaks."""
+    return [str(violation) for violation in space.violations(space.resolve(space.complete(prior.params)))]
+
+
+def _retry_of(trial: TrialRecord) -> int | None:
+    return int(trial.provenance.removeprefix(RETRY)) if trial.provenance.startswith(RETRY) else None
+
+
+def _attempts(trial: TrialRecord, trials: Sequence[TrialRecord]) -> int:
+    """How often a trial is itself a retry."""
+    by_number = {other.number: other for other in trials}
+    count, earlier = 0, _retry_of(trial)
+    while earlier is not None:
+        count += 1
+        earlier = _retry_of(by_number[earlier]) if earlier in by_number else None
+    return count

@@ -1,0 +1,162 @@
+"""What is written on a stored trial while it runs and when it ends: one place, so that every end is written whole."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search_spaces.space import Space
+from trainables.protocol import Cause
+from tune_lora import store
+
+REPORT_KEYS = ("metrics", "images")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of a Tune trial, flat or nested. `score` is absent between rungs; `cause` says that the trial
+    failed.
+    """
+
+    budget: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    images: Mapping[str, str] = field(default_factory=dict)
+    score: float | None = None
+    final: bool = False
+    cause: Cause | None = None
+    message: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any] | None) -> Result:
+        """Reads Tune's mapping. Tune flattens what trainables report: ``metrics/val_loss``."""
+        given = result or {}
+        parts = {key: {**_nested(given, key), **_prefixed(given, f"{key}/")} for key in REPORT_KEYS}
+        score, cause = given.get("score"), given.get("cause")
+        return cls(
+            budget=int(given.get("budget", 0)),
+            score=None if score is None else float(score),
+            final=bool(given.get("final", False)),
+            cause=Cause(cause) if cause else None,
+            message=str(given.get("message", "")),
+            seconds=float(given.get("seconds", 0.0)),
+            **parts,
+        )
+
+    @property
+    def has_finite_score(self) -> bool:
+        """Whether there is a score to decide on."""
+        return self.score is not None and math.isfinite(self.score)
+
+
+def _nested(given: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = given.get(key)
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _prefixed(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in given.items() if name.startswith(prefix)}
+
+
+class TrialLog:
+    """The stored trial `number` of a study. `folder` is the trial's own, below the study's."""
+
+    def __init__(self, study: optuna.Study, trial: FrozenTrial, folder: Path) -> None:
+        # The id is needed to write: Optuna's public Trial would draw parameters anew for a trial that has them.
+        self._study, self._storage, self._id = study, study._storage, trial._trial_id
+        self._study_folder = folder.parents[1]
+        self.number, self.seed = trial.number, int(trial.user_attrs.get(store.SEED, 0))
+        self.config: Mapping[str, Any] = trial.user_attrs.get(store.CONFIG, trial.params)
+        known = store.record(trial)
+        self._reported, self._scored = set(known.history), set(known.curve)
+        self._last_metrics = dict(known.history.get(known.last_budget, {}))
+        self._seconds_before, self._seconds = known.seconds, 0.0
+
+    def report(self, result: Result) -> None:
+        """Writes one report. One whose budget is written already (the trial was restarted) changes nothing but what is
+        missing.
+        """
+        self._clock(result.seconds)
+        if result.cause is not None or result.budget <= 0:
+            return
+        if result.budget not in self._reported:
+            self._reported.add(result.budget)
+            self._last_metrics = dict(result.metrics)
+            self._write(f"{store.HISTORY_PREFIX}{result.budget}", dict(result.metrics))
+            if result.images:
+                images = {label: os.path.relpath(path, self._study_folder) for label, path in result.images.items()}
+                self._write(f"{store.IMAGES_PREFIX}{result.budget}", images)
+        if result.score is not None and result.has_finite_score and result.budget not in self._scored:
+            self._scored.add(result.budget)
+            self._storage.set_trial_intermediate_value(self._id, result.budget, result.score)
+            self._write(store.SECONDS, self.seconds)
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all restarts."""
+        return self._seconds_before + self._seconds
+
+    def complete(self, score: float, metrics: Mapping[str, float]) -> None:
+        """The trial ran to its end."""
+        self._end(metrics)
+        self._study.tell(self.number, score)
+
+    def prune(self) -> None:
+        """The scheduler stopped the trial."""
+        self._end(self._last_metrics)
+        self._write(store.CAUSE, Cause.PRUNED.value)
+        self._study.tell(self.number, state=TrialState.PRUNED)
+
+    def fail(self, cause: Cause, message: str, metrics: Mapping[str, float] | None = None) -> None:
+        """The trial failed."""
+        self._end(metrics or self._last_metrics)
+        self._write(store.CAUSE, cause.value)
+        self._write(store.MESSAGE, message)
+        self._study.tell(self.number, state=TrialState.FAIL)
+
+    def rename(self, tune_id: str) -> None:
+        """The trial goes on under another Tune id."""
+        self._write(store.TUNE_ID, tune_id)
+
+    def _clock(self, seconds: float) -> None:
+        if seconds < self._seconds:  # a restarted worker counts from zero
+            self._seconds_before += self._seconds
+        self._seconds = seconds
+
+    def _end(self, metrics: Mapping[str, float]) -> None:
+        if metrics:
+            self._write(store.FINAL_METRICS, dict(metrics))
+        self._write(store.SECONDS, self.seconds)
+
+    def _write(self, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(self._id, key, value)
+
+
+def create(
+    study: optuna.Study,
+    space: Space,
+    params: Mapping[str, Any],
+    *,
+    config: Mapping[str, Any],
+    tune_id: str,
+    **attributes: Any,
+) -> FrozenTrial:
+    """A RUNNING trial with all it is known by, in one write. `params` lie within the space; `config` may not."""
+    distributions = space.distributions()
+    study.add_trial(
+        create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions={name: distributions[name] for name in params},
+            user_attrs={store.CONFIG: dict(config), store.TUNE_ID: tune_id, **attributes},
+        )
+    )
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return next(trial for trial in reversed(running) if trial.user_attrs.get(store.TUNE_ID) == tune_id)

@@ -48,3 +48,12 @@ def real_character(data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A real local Ray session, shared by all tests that need one."""
+    from cluster.connect import session
+
+    with session():
+        yield

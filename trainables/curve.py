@@ -20,13 +20,14 @@ _STATE = "curve.json"
 class Curve:
     """A score that falls towards an asymptote, the lower the nearer the learning rate is to `best_rate` (in decades).
 
-    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise. Above `nan_above` the loss is NaN at the second epoch. `seconds` is slept
-    each epoch.
+    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise. Above `nan_above` the loss is NaN at the second epoch; above `crash_above` the
+    trainer has a bug. `seconds` is slept each epoch.
     """
 
     best_rate: float = 1e-3
     noise: float = 0.005
     nan_above: float = math.inf
+    crash_above: float = math.inf
     seconds: float = 0.0
     budget_unit: str = "epoch"
 
@@ -44,6 +45,8 @@ class Curve:
         done = _done(context.restore)
         for epoch in range(done + 1, self.horizon(context.params) + 1):
             time.sleep(self.seconds)
+            if rate > self.crash_above:
+                raise RuntimeError("a bug, as it was asked for")
             if rate > self.nan_above and epoch >= 2:
                 raise TrialFailure(Cause.NAN_LOSS, f"loss is nan at epoch {epoch}")
             distance = math.log10(rate / self.best_rate)

@@ -6,10 +6,12 @@ again: by Ray after a lost worker, or by another driver after a lost driver.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import time
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ray import tune
 from trainables import checkpoints
 from trainables.protocol import Cause, Report, Trainer, TrialContext, TrialFailure
 
+_RESULT = "result.json"
 _SHARED: dict[str, Any] = {}
 """What outlives trials in this worker process."""
 
@@ -60,6 +63,8 @@ class _Adapter(tune.Trainable):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._seconds = 0.0
         self._reports: Generator[Report, None, None] | None = None
+        # A result may have been lost on its way when worker or driver died after its checkpoint: it is told again.
+        self._told_again = _last_result(self._folder)
 
     def _end(self) -> None:
         reports, self._reports = self._reports, None
@@ -80,19 +85,26 @@ class _Adapter(tune.Trainable):
         return self._trainer.run(context)
 
     def step(self) -> dict[str, Any]:
+        if (again := self._told_again) is not None:
+            self._told_again, self._budget, self._seconds = None, again["budget"], again["seconds"]
+            return again
         started = time.monotonic()
         try:
             if self._reports is None:
                 self._reports = self._start()
             report = next(self._reports)
+            result = self._reported(report, started)
             if report.save is not None:
-                checkpoints.write(self._folder, report.budget, report.save)
+                checkpoints.write(self._folder, report.budget, functools.partial(_save_both, report.save, result))
         except TrialFailure as failure:
             return self._failed(failure.cause, failure.message, failure.metrics, started)
         except Exception as error:  # noqa: BLE001  # any bug in a trainer: its traceback is kept and the trial's cause is `crash`
             (self._folder / "traceback.txt").write_text(traceback.format_exc())
             return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", {}, started)
         self._budget = report.budget
+        return result
+
+    def _reported(self, report: Report, started: float) -> dict[str, Any]:
         result = self._result(report.metrics, started) | {"budget": report.budget, "final": report.final}
         result["images"] = {label: str(path) for label, path in report.images.items()}
         if self._metric in report.metrics:
@@ -115,3 +127,17 @@ class _Adapter(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         self._end()  # the next step continues from the folder's newest checkpoint
+
+
+def _save_both(save: Callable[[Path], None], result: Mapping[str, Any], folder: Path) -> None:
+    save(folder)
+    (folder / _RESULT).write_text(json.dumps(result))
+
+
+def _last_result(trial_folder: Path) -> dict[str, Any] | None:
+    """The result that belongs to the trial's newest checkpoint, or None."""
+    newest = checkpoints.newest(trial_folder)
+    if newest is None or not (newest / _RESULT).is_file():
+        return None
+    result: dict[str, Any] = json.loads((newest / _RESULT).read_text())
+    return result

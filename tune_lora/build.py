@@ -64,7 +64,8 @@ def trainer_of(spec: StudySpec) -> Trainer:
     """The trainer that the study's trials run."""
     if spec.trainer == "curve":
         curve = spec.curve
-        return Curve(curve.best_rate, curve.noise, curve.nan_above or math.inf, curve.seconds)
+        failing = (curve.nan_above or math.inf, curve.crash_above or math.inf)
+        return Curve(curve.best_rate, curve.noise, *failing, curve.seconds)
     return image_trainer(spec)
 
 

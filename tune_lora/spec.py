@@ -170,7 +170,8 @@ class CurveSpec(_Closed):
 
     best_rate: float = Field(1e-3, gt=0)
     noise: float = Field(0.005, ge=0)
-    nan_above: float | None = Field(None, gt=0)
+    nan_above: float | None = Field(None, gt=0, description="learning rates that end in NaN")
+    crash_above: float | None = Field(None, gt=0, description="learning rates at which the trainer has a bug")
     seconds: float = Field(0.0, ge=0, description="slept each epoch")
 
 

@@ -182,8 +182,8 @@ def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_loaded(pa
     assert any(message in mistake for mistake in DiffusionLora("tiny-sd", "nowhere").check(params))
 
 
-def test_the_real_character_is_learnt(data_folder, tmp_path, shared):
-    trainer = DiffusionLora("tiny-sd", str(data_folder / "fluent3d" / "character"), {"repeats": 1}, evaluation=QUICK)
+def test_the_real_character_is_learnt(data, tmp_path, shared):
+    trainer = DiffusionLora("tiny-sd", str(data / "fluent3d" / "character"), {"repeats": 1}, evaluation=QUICK)
     base = trainer.prepare(context(tmp_path, shared))["baseline"]
     params = {"network_dim": 8, "network_alpha": 4.0, "learning_rate": 4e-3, "max_train_epochs": 2}
     last = list(trainer.run(context(tmp_path, shared, params=params)))[-1].metrics

@@ -36,6 +36,7 @@ def test_a_trial_continues_from_its_folder_in_another_process(tmp_path):
     lost = started(fresh)
     lost.train()
     second = started(fresh)  # nothing of `lost` is left but its folder
+    assert second.train()["budget"] == 1  # told again, in case it was lost on its way
     result = second.train()
     assert result["budget"] == 2
     assert result["score"] == pytest.approx(expected[1]["score"])

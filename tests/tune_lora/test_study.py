@@ -243,21 +243,10 @@ def _wait(condition, process, seconds=90):
         time.sleep(0.05)
 
 
-def test_crash_after_crash_stops_the_study(tmp_path, ray_session, monkeypatch):
-    from trainables import curve
-
-    def run(self, context):
-        raise ZeroDivisionError("a bug")
-        yield
-
-    monkeypatch.setattr(curve.Curve, "run", run)
-    import cloudpickle
-
-    cloudpickle.register_pickle_by_value(curve)
-    try:
-        with pytest.raises(StudyError, match="crash"):
-            study.run(spec(tmp_path))
-    finally:
-        cloudpickle.unregister_pickle_by_value(curve)
+def test_crash_after_crash_stops_the_study(tmp_path, ray_session):
+    with pytest.raises(StudyError, match="crash"):
+        study.run(spec(tmp_path, curve={"crash_above": 1e-9}))
     record = store.load(tmp_path / "curves")
     assert 3 <= sum(trial.cause is Cause.CRASH for trial in record.trials) <= 4
+    assert all("bug" in trial.message for trial in record.trials if trial.cause is Cause.CRASH)
+    assert (tmp_path / "curves" / "trials" / "0" / "traceback.txt").is_file()

@@ -96,7 +96,8 @@ class TrialLog:
         if result.score is not None and result.has_finite_score and result.budget not in self._scored:
             self._scored.add(result.budget)
             self._storage.set_trial_intermediate_value(self._id, result.budget, result.score)
-            self._write(store.SECONDS, self.seconds)
+            if not result.final:  # the end writes it anyway
+                self._write(store.SECONDS, self.seconds)
 
     @property
     def seconds(self) -> float:

@@ -12,6 +12,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -142,12 +143,18 @@ class WandbTracker:
             run.log(metrics, step=budget)
         run.summary.update(_summary(record))
         run.finish(exit_code=1 if record.state == "failed" else 0)
+        _wait_until_whole(files / f"run-{run.id}.wandb")
         return files
 
     def _send(self, files: Path) -> None:
-        command = [sys.executable, "-m", "wandb", "sync", str(files)]
+        command = [sys.executable, "-m", "wandb", "sync", str(files.absolute())]
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self._folder,  # it writes its own log under ./wandb
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         ) as self._upload:
             try:
                 said, _ = self._upload.communicate(timeout=self._upload_seconds)
@@ -166,16 +173,14 @@ class WandbTracker:
         if missing := unfinished + self._left_out:
             problems.append(f"{missing} not waited for")
         lines = [f"Weights & Biases: {'; '.join(problems)}; the study itself is whole"] if problems else []
-        if self._written > self._uploaded:
-            lines.append(
-                f"Weights & Biases: {self._written - self._uploaded} runs on disk; upload them with: {self._command()}"
-            )
+        if (local := self._written - self._uploaded) > 0:
+            runs = "1 run" if local == 1 else f"{local} runs"
+            command = f"wandb sync {shlex.quote(str(self._folder / 'wandb'))}/offline-run-*"
+            lines.append(f"Weights & Biases: {runs} on disk; upload with: {command}")
         return lines
 
-    def _command(self) -> str:
-        return f"wandb sync {shlex.quote(str(self._folder / 'wandb'))}/offline-run-*"
 
-
+_HEADER_BYTES = 7  # of a run's file that holds nothing yet
 _QUIET: Mapping[str, Any] = {
     "silent": True,
     "quiet": True,
@@ -208,6 +213,16 @@ def _is_logged_in() -> bool:
         return netrc.netrc(path).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+def _wait_until_whole(path: Path, patience: float = 5.0) -> None:
+    """Waits until a run's file has stopped growing: the service flushes it a little after `finish` returns."""
+    deadline, size = time.monotonic() + patience, _HEADER_BYTES
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        before, size = size, path.stat().st_size
+        if size == before > _HEADER_BYTES:
+            return
 
 
 def _tags(record: TrialRecord) -> list[str]:

@@ -114,7 +114,7 @@ class TestOffline:
 
     def test_one_command_uploads_later(self, tracked: tuple[Path, list[str]]) -> None:
         folder, lines = tracked
-        assert lines == [f"Weights & Biases: 3 runs on disk; upload them with: wandb sync {folder}/wandb/offline-run-*"]
+        assert lines == [f"Weights & Biases: 3 runs on disk; upload with: wandb sync {folder}/wandb/offline-run-*"]
 
     def test_nothing_is_printed(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         tracker = tracking.start("offline", project="p", group="quiet", folder=tmp_path)
@@ -135,7 +135,7 @@ class TestTrouble:
         lines = tracker.close(60)
         assert len(lines) == 2
         assert lines[0].startswith("Weights & Biases: 1 of 2 runs with an error")
-        assert "2 runs on disk; upload them with: wandb sync" in lines[1]
+        assert "2 runs on disk; upload with: wandb sync" in lines[1]
         assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
 
     def test_a_folder_that_cannot_be_written_is_one_line(self, tmp_path: Path) -> None:

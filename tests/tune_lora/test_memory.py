@@ -1,0 +1,84 @@
+"""What the sampler is told: it learns from explosions, ignores lost workers, and starts from past observations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from search_spaces.feasible import feasible_sampler
+from search_spaces.space import Space
+from trainables.protocol import Cause
+from tune_lora import store
+from tune_lora.memory import Memory, as_told
+
+
+def space(**more: Any) -> Space:
+    return Space.from_mapping({"parameters": {"lr": {"type": "uniform", "low": 0.0, "high": 1.0}}, **more})
+
+
+def failed(cause: Cause, **more: Any) -> FrozenTrial:
+    return create_trial(state=TrialState.FAIL, user_attrs={store.CAUSE: cause.value}, **more)
+
+
+def play(cause: Cause) -> list[float]:
+    """Half of the space fails with `cause`; elsewhere all is the same. The rates tried last."""
+    spec = space()
+    stored = optuna.create_study()
+    memory = Memory(spec, feasible_sampler(spec, seed=3), "minimize")
+    tried = []
+    for number in range(60):
+        memory.learn(stored.get_trials())
+        params, drawn = memory.draw()
+        memory.bind(number, drawn)
+        fails = params["lr"] > 0.5
+        stored.add_trial(
+            create_trial(
+                state=TrialState.FAIL if fails else TrialState.COMPLETE,
+                value=None if fails else 1.0,
+                params=params,
+                distributions=spec.distributions(),
+                user_attrs={store.CAUSE: cause.value} if fails else {},
+            )
+        )
+        tried.append(params["lr"])
+    return tried[30:]
+
+
+def test_the_sampler_leaves_the_region_in_which_training_explodes() -> None:
+    exploding = sum(rate > 0.5 for rate in play(Cause.NAN_LOSS))
+    untold = sum(rate > 0.5 for rate in play(Cause.INFRASTRUCTURE))
+    assert exploding < untold
+    assert exploding <= 6
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_only_the_configurations_own_faults_are_told(cause: Cause) -> None:
+    state, value, curve = as_told(failed(cause, intermediate_values={1: 0.1}))
+    assert (state == TrialState.PRUNED) == cause.is_fault_of_configuration
+    assert (value, curve) == (None, {})
+
+
+def test_a_pruned_trial_is_told_with_its_intermediate_values_and_never_as_complete() -> None:
+    pruned = create_trial(state=TrialState.PRUNED, intermediate_values={2: 0.5, 6: 0.4})
+    assert as_told(pruned) == (TrialState.PRUNED, None, {2: 0.5, 6: 0.4})
+
+
+def test_past_observations_steer_the_sampler_where_they_have_a_value() -> None:
+    def rates(value: float | None) -> list[float]:
+        past = [{"name": f"past{i}", "params": {"lr": 0.9 + i / 1000}, "value": value and value + i} for i in range(6)]
+        past += [{"name": f"bad{i}", "params": {"lr": i / 10}, "value": value and 100.0} for i in range(8)]
+        spec = space(observations=past)
+        memory = Memory(spec, feasible_sampler(spec, seed=0, n_startup_trials=10), "minimize")
+        return [memory.draw()[0]["lr"] for _ in range(20)]
+
+    assert sum(rate > 0.8 for rate in rates(0.1)) > sum(rate > 0.8 for rate in rates(None)) + 5
+
+
+def test_a_prior_outside_the_space_teaches_what_lies_inside() -> None:
+    spec = Space.load("lora_v2_1")
+    memory = Memory(spec, feasible_sampler(spec, seed=0), "minimize")
+    within = spec.within(spec.priors[0].params)
+    assert memory.adopt(within).params == within

@@ -95,7 +95,9 @@ def robust_limits(values: Sequence[float]) -> tuple[float, float] | None:
     low, high = np.percentile(values, [25, 75])
     reach = 3 * (high - low)
     inside = [value for value in values if low - reach <= value <= high + reach]
-    if np.ptp(inside) < 1e-6 * np.ptp(values):  # most scores are the same one; the others are all there is to see
+    if (
+        np.ptp(inside) <= 1e-12 * np.abs(values).max()
+    ):  # most scores are the same one; the others are all there is to see
         inside = list(values)
     margin = 0.06 * (max(inside) - min(inside))
     return (min(inside) - margin, max(inside) + margin) if margin > 0 else None

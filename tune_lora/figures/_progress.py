@@ -25,7 +25,7 @@ def optimization_history(record: StudyRecord, study: optuna.Study, params: Seque
     cut_off = {trial.number: list(trial.curve.values())[-1] for trial in pruned if trial.curve}
     scores = [*_scores(done), *cut_off.values()]
     limits = _frame(axes, scores, record)
-    label = f"pruned, at its last rung ({len(pruned)})"
+    label = f"pruned, at its last rung ({len(pruned)})" if pruned else None
     axes.scatter(list(cut_off), _inside(cut_off.values(), limits), marker="x", color=GREY, s=26, label=label)
     label = f"completed ({len(done)})"
     axes.scatter(_numbers(done), _inside(_scores(done), limits), color=BLUE, s=26, zorder=3, label=label, clip_on=False)
@@ -35,7 +35,7 @@ def optimization_history(record: StudyRecord, study: optuna.Study, params: Seque
     axes.set_xlabel("trial")
     axes.set_title("Optimization history" + (beyond(scores, limits) if done else ": no trial completed yet"))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlim(-0.6, max(trial.number for trial in record.trials) + 0.6)
+    axes.set_xlim(-0.6, max(4, *(trial.number for trial in record.trials)) + 0.6)  # whole numbers need some room
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

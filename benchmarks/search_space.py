@@ -53,7 +53,7 @@ def main() -> None:
                 goal=">= 0.25",
                 unit="share of trials",
                 runs=studies,
-                note=f"ratio 0.75 to 0.90 in {studies} studies of {TRIALS} trials on a flat objective; 4 of 14 ratios are",
+                note=f"ratio 0.75 to 0.90 in {studies} studies of {TRIALS} trials on a flat objective; 4 of 14 are",
             ),
         ],
     )

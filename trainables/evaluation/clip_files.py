@@ -14,6 +14,7 @@ import open_clip
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from tune_lora.errors import InputError
 
@@ -26,7 +27,7 @@ _HUB_REPOSITORIES = (
 _HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 _CLIP_CACHE = ("ViT-B-32.pt", "vit_b_32-*.pt")
 _QUICK_GELU_NAMES = ("openai", "quickgelu", "metaclip", "dfn")
-_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, AttributeError, pickle.UnpicklingError, SafetensorError)
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, SafetensorError)
 _QUICK_GELU, _GELU = "ViT-B-32-quickgelu", "ViT-B-32"
 
 
@@ -89,12 +90,15 @@ def _read(file: Path, wanted: str) -> tuple[dict[str, torch.Tensor], bool]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 return dict(torch.jit.load(file, map_location="cpu").state_dict()), True
-        state = open_clip.load_state_dict(str(file))
+        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except _UNREADABLE as error:
         raise InputError(f"{wanted}; got a file that cannot be read ({type(error).__name__})") from None
-    except StopIteration:
-        raise InputError(f"{wanted}; got a file without weights") from None
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}, False
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # a training checkpoint of open_clip
+    if not isinstance(state, dict):
+        raise InputError(f"{wanted}; got a {type(state).__name__}")
+    tensors = {str(name).removeprefix("module."): value for name, value in state.items()}
+    return {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}, False
 
 
 def _is_torchscript(file: Path) -> bool:

@@ -72,6 +72,8 @@ def export_lora(
 
 def _adapter_state(model: torch.nn.Module, rank: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Weights by ``<module>.lora_A.weight`` and ``<module>.lora_B.weight``; modules named as diffusers names them."""
+    if NAME not in getattr(model, "peft_config", {}):
+        raise ValueError(f"{type(model).__name__} has no adapter named {NAME!r}")
     state = {}
     for name, value in get_peft_model_state_dict(model, adapter_name=NAME).items():
         tensor = value.detach().to("cpu", dtype).contiguous()
@@ -80,8 +82,6 @@ def _adapter_state(model: torch.nn.Module, rank: int, dtype: torch.dtype) -> dic
         if tensor.shape[0 if "lora_A" in name else 1] != rank:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; must be of rank {rank}")
         state[name] = tensor
-    if not state:
-        raise ValueError(f"{type(model).__name__} has no adapter named {NAME!r}")
     return state
 
 

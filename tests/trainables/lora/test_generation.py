@@ -1,0 +1,129 @@
+"""Generation on a real pipeline of random weights: what an image depends on, and what it does not."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+from PIL import Image
+from transformers import CLIPTextModel
+
+from trainables.lora.generation import Section, generate, image_grid, write_comparison, write_image_grid
+from trainables.tiny_sd import architecture
+
+PROMPTS = ["glow, frontal view, happy smile", "glow, side view", "red apple"]
+QUICK = {"steps": 3, "guidance": 4.0}
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    torch.manual_seed(0)
+    pipeline = StableDiffusionPipeline(
+        vae=architecture.build_vae(),
+        text_encoder=CLIPTextModel(architecture.text_config()),
+        tokenizer=architecture.write_tokenizer(tmp_path_factory.mktemp("tokenizer")),
+        unet=architecture.build_unet(),
+        scheduler=DPMSolverMultistepScheduler(**architecture.SCHEDULER),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    for model in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        model.eval()
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def images(pipeline):
+    return generate(pipeline, PROMPTS, [1, 2, 3], **QUICK)
+
+
+def test_one_image_a_prompt_in_range(images):
+    assert images.shape == (3, 64, 64, 3) and images.dtype == np.float32
+    assert images.min() >= 0 and images.max() <= 1 and images.std() > 0.01
+
+
+def test_an_image_depends_on_its_own_prompt_and_seed_only(pipeline, images):
+    turned = generate(pipeline, PROMPTS[::-1], [3, 2, 1], **QUICK)
+    assert turned[::-1] == pytest.approx(images, abs=1e-4)
+    alone = generate(pipeline, PROMPTS[1:2], [2], **QUICK)
+    assert alone[0] == pytest.approx(images[1], abs=1e-4)
+    one_by_one = generate(pipeline, PROMPTS, [1, 2, 3], batch_size=1, **QUICK)
+    assert one_by_one == pytest.approx(images, abs=1e-4)
+
+
+def test_the_global_seed_is_neither_used_nor_moved(pipeline, images):
+    torch.manual_seed(99)
+    expected = torch.rand(1)
+    torch.manual_seed(99)
+    assert (generate(pipeline, PROMPTS, [1, 2, 3], **QUICK) == images).all()
+    assert torch.rand(1) == expected
+
+
+def test_another_seed_and_another_size_are_another_image(pipeline, images):
+    assert np.abs(generate(pipeline, PROMPTS[:1], [7], **QUICK)[0] - images[0]).mean() > 0.01
+    assert generate(pipeline, PROMPTS[:1], [1], size=32, **QUICK).shape == (1, 32, 32, 3)
+
+
+def test_dropout_is_off_while_generating_and_on_again_after(pipeline, images):
+    pipeline.unet.train()
+    try:
+        assert (generate(pipeline, PROMPTS, [1, 2, 3], **QUICK) == images).all()
+        assert pipeline.unet.training and not pipeline.vae.training
+    finally:
+        pipeline.unet.eval()
+
+
+def test_what_is_not_finite_is_marked_and_not_hidden(pipeline):
+    weight = pipeline.unet.conv_out.weight
+    kept = weight.detach().clone()
+    try:
+        weight.data[0, 0, 0, 0] = float("nan")
+        broken = generate(pipeline, PROMPTS[:2], [1, 2], **QUICK)
+    finally:
+        weight.data.copy_(kept)
+    assert np.isnan(broken).all()
+
+
+@pytest.mark.parametrize(("prompts", "seeds"), [(PROMPTS, [1, 2]), ([], [])])
+def test_as_many_seeds_as_prompts(pipeline, prompts, seeds):
+    with pytest.raises(ValueError, match="must be as many, and at least one"):
+        generate(pipeline, prompts, seeds)
+
+
+def test_a_grid_shows_every_image_and_frames_the_failed(images, tmp_path):
+    many = np.concatenate([images, images, images[:1] * np.nan])
+    path = write_image_grid(
+        tmp_path / "deep" / "grid.png", many, labels=["a label " * 30] * 7, failed=[False] * 6 + [True], title="epoch 3"
+    )
+    assert [entry.name for entry in path.parent.iterdir()] == ["grid.png"]
+    with Image.open(path) as sheet:
+        assert sheet.width > 4 * 150 and sheet.height > 2 * 150  # seven images: four and three
+        colours = {colour for _, colour in sheet.getcolors(maxcolors=1 << 24)}
+    assert (200, 30, 30) in colours and (205, 205, 205) in colours
+
+
+def test_a_grid_of_good_images_has_no_red_frame(images, tmp_path):
+    with Image.open(write_image_grid(tmp_path / "grid.png", np.zeros((2, 64, 64, 3)), ["a", "b"])) as sheet:
+        assert (200, 30, 30) not in {colour for _, colour in sheet.getcolors(maxcolors=1 << 24)}
+
+
+def test_base_beside_winner_is_twice_as_high(images, tmp_path):
+    base, winner = Section("untrained base", images, PROMPTS), Section("winner", images, PROMPTS)
+    one, two = image_grid([base]), image_grid([base, winner])
+    assert two.size == (one.width, 2 * one.height)
+    with Image.open(write_comparison(tmp_path / "two.png", [base, winner])) as written:
+        assert (np.asarray(written) == np.asarray(two)).all()
+
+
+def test_pixels_of_the_grid_are_the_image_s(tmp_path):
+    large = (np.random.default_rng(0).random((1, 200, 200, 3)) * 255).astype(np.uint8)
+    with Image.open(write_image_grid(tmp_path / "grid.png", large)) as sheet:
+        pixels = np.asarray(sheet)
+    rows = np.lib.stride_tricks.sliding_window_view(pixels, (200, 200, 3)).reshape(-1, 200, 200, 3)
+    assert any((window == large[0]).all() for window in rows)
+
+
+def test_labels_must_be_as_many(images, tmp_path):
+    with pytest.raises(ValueError, match="3 images and 1 labels"):
+        write_image_grid(tmp_path / "grid.png", images, ["one"])

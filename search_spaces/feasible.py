@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ SAMPLERS: Mapping[str, str] = {
 """Names of samplers, and Optuna's class names, which are understood as well."""
 
 _STATELESS = ("tpe", "random")
+_NEEDS = {"cmaes": "cmaes", "gp": "torch"}
 
 
 def sampler_name(name: str) -> str:
@@ -52,24 +54,23 @@ def feasible_sampler(space: Space, name: str = "tpe", *, seed: int = 0, n_startu
         InputError: no such sampler, or a package that it needs is not installed.
     """
     short = sampler_name(name)
+    # Optuna imports it when the first value is drawn, which is too late to say so.
+    if (package := _NEEDS.get(short)) and find_spec(package) is None:
+        raise InputError(
+            f"sampler: {short} needs the package {package}, which is not installed (pip install {package})"
+        )
     return FeasibleSampler(
         space, lambda seed: _build(short, seed, n_startup_trials), seed=seed, reseed=short in _STATELESS
     )
 
 
 def _build(name: str, seed: int, n_startup_trials: int) -> BaseSampler:
-    try:
-        if name == "tpe":
-            # Univariate: every value is drawn given those before it, which is where rules are kept.
-            return optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials, multivariate=False)
-        if name in ("cmaes", "gp"):
-            sampler: BaseSampler = getattr(optuna.samplers, SAMPLERS[name])(
-                seed=seed, n_startup_trials=n_startup_trials
-            )
-            return sampler
-        return getattr(optuna.samplers, SAMPLERS[name])(seed=seed)
-    except ImportError as error:
-        raise InputError(f"sampler: {name} needs the package {error.name!r}, which is not installed") from None
+    if name == "tpe":
+        # Univariate: every value is drawn given those before it, which is where rules are kept.
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials, multivariate=False)
+    settings = {"n_startup_trials": n_startup_trials} if name in ("cmaes", "gp") else {}
+    sampler: BaseSampler = getattr(optuna.samplers, SAMPLERS[name])(seed=seed, **settings)
+    return sampler
 
 
 class FeasibleSampler(BaseSampler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 from typing import Any
 
 import optuna
@@ -115,3 +116,9 @@ def test_an_unknown_sampler_comes_with_the_nearest_right_one() -> None:
     with pytest.raises(InputError, match="did you mean 'random'"):
         sampler_name("randon")
     assert sampler_name("RandomSampler") == "random"
+
+
+@pytest.mark.skipif(find_spec("cmaes") is not None, reason="cmaes is installed")
+def test_a_sampler_whose_package_is_absent_says_so_before_anything_starts() -> None:
+    with pytest.raises(InputError, match="pip install cmaes"):
+        feasible_sampler(Space.load("lora_tiny"), "cmaes")

@@ -1,7 +1,7 @@
 """LPIPS of a set of images with the features of each image computed once (Zhang et al. 2018, AlexNet, v0.1).
 
 LPIPS of a pair is the squared distance of channel-normalised features, weighted per channel and averaged over places.
-The weights are not negative, so their roots go into the features: a pair then costs a subtraction, not two networks.
+The weights are not negative, so their roots go into the features: a pair then costs a product, not two networks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tune_lora.errors import InputError
 SMALLEST = 32  # pixels; below it the last layers of AlexNet have no places left
 CACHED_NAME = "alexnet-owt-7be5be79.pth"  # torchvision's name of its ImageNet weights
 _RANDOM_SEED = 0
-_BATCH = 16
+_BATCH_PIXELS = 16 * 64 * 64  # more at once is slower on a CPU: the first layers leave its cache
+_SEGMENT = 16384  # features summed up in one go: float32 loses the fifth digit over millions
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,11 @@ class LpipsNetwork:
     @torch.inference_mode()
     def features(self, images: Images) -> torch.Tensor:
         """Features (N, D) of images (N, H, W, 3): LPIPS of two images is the squared distance of their rows."""
-        if min(images.shape[1:3]) < SMALLEST:
-            raise ValueError(f"images are {images.shape[1]}x{images.shape[2]} pixels; LPIPS needs at least {SMALLEST}")
-        return torch.cat([self._features(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])
+        height, width = images.shape[1:3]
+        if min(height, width) < SMALLEST:
+            raise ValueError(f"images are {height}x{width} pixels; LPIPS needs at least {SMALLEST}")
+        batch = max(1, _BATCH_PIXELS // (height * width))
+        return torch.cat([self._features(images[start : start + batch]) for start in range(0, len(images), batch)])
 
     def _features(self, images: Images) -> torch.Tensor:
         layers = self.network.net(self.network.scaling_layer(2 * as_tensor(images, self.device) - 1))
@@ -50,19 +53,28 @@ class LpipsNetwork:
         for layer, linear in zip(layers, self.network.lins, strict=True):
             weight = linear.model[-1].weight  # (1, channels, 1, 1)
             places = layer.shape[-2] * layer.shape[-1]
-            weighted.append((lpips.normalize_tensor(layer) * (weight / places).sqrt()).flatten(1))
+            weighted.append((lpips.normalize_tensor(layer).mul_((weight / places).sqrt())).flatten(1))
         return torch.cat(weighted, dim=1)
 
+    @torch.inference_mode()
     def pairwise(self, images: Images) -> np.ndarray:
         """LPIPS of all N (N - 1) / 2 pairs, in the order (0, 1), (0, 2), ..., (N - 2, N - 1)."""
-        with torch.inference_mode():
-            # Differences first, squares second: the shorter |a|^2 + |b|^2 - 2ab loses the small distances to rounding.
-            distances: np.ndarray = torch.pdist(self.features(images)).square().cpu().numpy()
-        return distances
+        segments = self.features(images).split(_SEGMENT, dim=1)
+        products = torch.stack([_centred_products(segment) for segment in segments]).sum(dim=0)
+        squares = products.diagonal()
+        distances = (squares[:, None] + squares - 2 * products).clamp(min=0).cpu().numpy()
+        upper: np.ndarray = distances[np.triu_indices(len(images), k=1)]
+        return upper
 
     def diversity(self, images: Images) -> float:
         """Mean LPIPS over all pairs; 0 for a single image, which differs from nothing."""
         return float(self.pairwise(images).mean(dtype=np.float64)) if len(images) > 1 else 0.0
+
+
+def _centred_products(rows: torch.Tensor) -> torch.Tensor:
+    """Inner products (N, N) around the mean row, which leaves distances as they are and keeps small ones exact."""
+    centred = rows - rows.mean(dim=0)
+    return centred @ centred.T
 
 
 def load_lpips(path: Path | None = None, device: torch.device | str = "cpu") -> LpipsNetwork:

@@ -39,7 +39,9 @@ def by_the_package(network, images):
         return [float(network(one, other, normalize=True)) for one, other in pairs]
 
 
-def test_all_pairs_equal_the_package(alexnet_file, images):
+@pytest.mark.parametrize("size", [64, 320])
+def test_all_pairs_equal_the_package(alexnet_file, size):
+    images = np.random.default_rng(0).random((4, size, size, 3)).astype(np.float32)
     ours = load_lpips(alexnet_file)
     reference = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     state = torch.load(alexnet_file, weights_only=True)

@@ -51,7 +51,7 @@ def attach(pipeline, *, text=True):
     generator = torch.Generator().manual_seed(2)
     for adapter in adapters:
         for parameter in adapter.parameters():
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.2
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.1
     return adapters
 
 
@@ -140,9 +140,10 @@ def test_a_lora_without_text_encoder(pipeline, base_images, tmp_path):
 
 def test_kohya_names_are_those_of_sd_scripts(trained):
     names = set(load_file(trained[1]["fp16"].kohya))
-    block = r"(down_blocks_\d|mid_block|up_blocks_\d)_attentions_\d_transformer_blocks_0"
-    unet = rf"lora_unet_{block}_attn[12]_to_(q|k|v|out_0)"
-    text = r"lora_te_text_model_encoder_layers_\d_self_attn_(q|k|v|out)_proj"
+    block = r"(down_blocks_\d|mid_block|up_blocks_\d)_attentions_\d"
+    inside = r"transformer_blocks_0_(attn[12]_to_(q|k|v|out_0)|ff_net_(0_proj|2))"
+    unet = rf"lora_unet_{block}_({inside}|proj_in|proj_out)"
+    text = r"lora_te_text_model_encoder_layers_\d_(self_attn_(q|k|v|out)_proj|mlp_fc[12])"
     matrices = r"\.(lora_down\.weight|lora_up\.weight|alpha)"
     assert all(re.fullmatch(f"({unet}|{text}){matrices}", name) for name in names)
     assert "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0.lora_down.weight" in names

@@ -41,7 +41,7 @@ def test_a_direction_and_its_opposite_never_agree(measured: float, goal: int) ->
 
 
 def test_a_goal_without_a_direction_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="got '0.25'; must be one of"):
+    with pytest.raises(ValueError, match=r"got '0\.25'; must be one of"):
         common.is_reached(1.0, "0.25")
 
 

@@ -1,4 +1,5 @@
-"""Learning curves with no model and no GPU: what tests, examples and benchmarks of everything around a trainer run on."""
+"""Learning curves with no model and no GPU: what tests, examples and benchmarks of everything around a trainer run
+on."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ _STATE = "curve.json"
 class Curve:
     """A score that falls towards an asymptote, the lower the nearer the learning rate is to `best_rate` (in decades).
 
-    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise. Above `nan_above` the loss is NaN at the second epoch; above `crash_above` the
-    trainer has a bug. `seconds` is slept each epoch.
+    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise. Above `nan_above` the loss is NaN at the second epoch; above
+    `crash_above` the trainer has a bug. `seconds` is slept each epoch.
     """
 
     best_rate: float = 1e-3
@@ -53,7 +54,9 @@ class Curve:
             noise = random.Random(f"{context.seed}:{epoch}").gauss(0, self.noise)
             score = 0.1 + distance**2 + math.exp(-epoch / 3) + noise
             final = epoch == self.horizon(context.params)
-            yield Report(epoch, {"score": score, "val_loss": score}, functools.partial(_write, epoch=epoch), final=final)
+            yield Report(
+                epoch, {"score": score, "val_loss": score}, functools.partial(_write, epoch=epoch), final=final
+            )
 
 
 def _done(folder: Path | None) -> int:

@@ -1,7 +1,9 @@
-"""LoRA of Stable Diffusion on captioned images: what a batch, a loss and a picture are. Optimization is the engine's."""
+"""LoRA of Stable Diffusion on captioned images: what a batch, a loss and a picture are. Optimization is the
+engine's."""
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import time
@@ -35,9 +37,10 @@ LARGEST_HALF = 65504.0  # of IEEE half precision, in which LoRA files are exchan
 class ImageEvaluation:
     """How a LoRA is judged by its images.
 
-    `prompts` are filled up (cycled) or cut to `n_images`; without any, captions of held-out images serve. `steps` and `guidance`
-    are the sampler's. `targets` is ``reference`` (calibrated on the user's images), ``spec`` (the user's numbers), or numbers by
-    name; `weights` are the score's. `clip` and `lpips` are paths of real weights; without them the usual caches are searched.
+    `prompts` are filled up (cycled) or cut to `n_images`; without any, captions of held-out images serve. `steps` and
+    `guidance` are the sampler's. `targets` is ``reference`` (calibrated on the user's images), ``spec`` (the user's
+    numbers), or numbers by name; `weights` are the score's. `clip` and `lpips` are paths of real weights; without
+    them the usual caches are searched.
     """
 
     prompts: tuple[str, ...] = ()
@@ -96,7 +99,7 @@ class DiffusionLora:
         """
         session = _session(self, context)
         metrics: dict[str, float] = {"val_loss": session.validation_loss()}
-        images, evaluation = session.evaluate(context)
+        images, evaluation = session.evaluate()
         metrics |= evaluation.metrics
         path = context.folder / "base.png"
         session.write_grid(path, images, evaluation, "untrained base")
@@ -156,7 +159,7 @@ class _Session:
             return nullcontext()
         return torch.autocast(self.base.device.type, torch.bfloat16)
 
-    def evaluate(self, context: TrialContext) -> tuple[np.ndarray, Evaluation]:
+    def evaluate(self) -> tuple[np.ndarray, Evaluation]:
         """Images (N, H, W, 3) of the study's prompts and seeds, and what they measure."""
         from trainables.lora.generation import generate
 
@@ -193,7 +196,8 @@ def _prompts(evaluation: ImageEvaluation, data: datasets.Dataset) -> tuple[str, 
 
 
 def _session(trainer: DiffusionLora, context: TrialContext) -> _Session:
-    """The worker's session for this trainer; made at the first trial, and again only when the trainer's settings differ."""
+    """The worker's session for this trainer; made at the first trial, and again only when the trainer's settings
+    differ."""
     import torch
 
     torch.set_num_threads(context.threads)
@@ -269,7 +273,7 @@ class _Trial:
             if final:
                 self._export(metrics)
             self._check_time(epoch)
-            yield Report(epoch, metrics, lambda folder, at=epoch: self.engine.save(folder, at), images, final)
+            yield Report(epoch, metrics, functools.partial(self.engine.save, budget=epoch), images, final)
 
     def _train(self, epoch: int) -> float:
         from trainables.lora.diffusion_loss import denoising_loss
@@ -325,7 +329,7 @@ class _Trial:
 
     def _look(self, epoch: int) -> tuple[dict[str, float], Path]:
         """Generates, measures, stores the grid; ends the trial when most images failed."""
-        images, evaluation = self.session.evaluate(self.context)
+        images, evaluation = self.session.evaluate()
         path = self.context.folder / "images" / f"epoch_{epoch:03d}.png"
         self.session.write_grid(path, images, evaluation, f"epoch {epoch}")
         if evaluation.mostly_failed:
@@ -347,7 +351,8 @@ class _Trial:
 
         if (largest := max(adapter.largest() for adapter in self.adapters)) > LARGEST_HALF:
             raise TrialFailure(
-                Cause.GRADIENT_EXPLOSION, f"an adapter weight reached {largest:.3g}, which a half-precision file cannot hold"
+                Cause.GRADIENT_EXPLOSION,
+                f"an adapter weight reached {largest:.3g}, which a half-precision file cannot hold",
             )
         provenance = {
             "tune_lora_params": json.dumps(dict(self.params), sort_keys=True, default=str),

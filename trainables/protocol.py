@@ -1,7 +1,7 @@
 """The seam between one trial's training and everything else: a trainer is a generator of Reports.
 
-A trainer pauses at each `yield`, which is exactly where a scheduler decides. It releases what it holds in `finally`, so that
-closing the generator stops it. It is tested with ``list(trainer.run(context))``; no Ray needed.
+A trainer pauses at each `yield`, which is exactly where a scheduler decides. It releases what it holds in `finally`,
+so that closing the generator stops it. It is tested with ``list(trainer.run(context))``; no Ray needed.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ class TrialFailure(Exception):
 class Report:
     """What a trainer says at one point of its budget.
 
-    `budget` counts what has been spent (epochs, steps or folds; 1 is the first report). `metrics` holds finite floats; a metric
-    that was not measured at this point is absent, never NaN. `save` writes all that is needed to continue from here into an
-    existing folder (None: this trainer cannot be continued). `images` are files worth looking at, by label. `final` marks the last
-    report: the trial is complete.
+    `budget` counts what has been spent (epochs, steps or folds; 1 is the first report). `metrics` holds finite
+    floats; a metric that was not measured at this point is absent, never NaN. `save` writes all that is needed to
+    continue from here into an existing folder (None: this trainer cannot be continued). `images` are files worth
+    looking at, by label. `final` marks the last report: the trial is complete.
     """
 
     budget: int
@@ -70,9 +70,10 @@ class Report:
 class TrialContext:
     """All that one trial gets.
 
-    `folder` is the trial's own and exists. `decide_at` are the budgets at which somebody decides on this trial (rungs); the
-    costly measures are due there and at the end. `restore` is a folder that an earlier report's `save` wrote. `shared` outlives
-    the trial: what is put there (a loaded base model, caches) serves the next trial on the same worker.
+    `folder` is the trial's own and exists. `decide_at` are the budgets at which somebody decides on this trial
+    (rungs); the costly measures are due there and at the end. `restore` is a folder that an earlier report's `save`
+    wrote. `shared` outlives the trial: what is put there (a loaded base model, caches) serves the next trial on the
+    same worker.
     """
 
     params: Params
@@ -87,8 +88,10 @@ class TrialContext:
 class Trainer(Protocol):
     """How one trial trains. Must be picklable: Ray sends it to its workers."""
 
-    budget_unit: str
-    """``epoch``, ``step`` or ``fold``."""
+    @property
+    def budget_unit(self) -> str:
+        """``epoch``, ``step`` or ``fold``."""
+        ...
 
     def horizon(self, params: Params) -> int:
         """Budget at which a trial with these parameters is complete."""

@@ -1,7 +1,7 @@
 """A Trainer as a Tune trainable: one `step` is one Report. Base models stay loaded while Ray reuses the worker.
 
-Checkpoints are the trial folder's own (`trainables.checkpoints`), so that a trial continues wherever and by whomever it is started
-again: by Ray after a lost worker, or by another driver after a lost driver.
+Checkpoints are the trial folder's own (`trainables.checkpoints`), so that a trial continues wherever and by whomever
+it is started again: by Ray after a lost worker, or by another driver after a lost driver.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _SHARED: dict[str, Any] = {}
 def trainable_for(trainer: Trainer, metric: str, threads: int) -> type[tune.Trainable]:
     """A Tune trainable class that runs `trainer`.
 
-    Configurations are ``{"params": {...}, "trial": {"number", "folder", "seed", "decide_at"}}``. Results hold ``budget``, ``metrics``,
-    ``images``, ``seconds``, ``final``; ``score`` where `metric` was measured; ``cause`` and ``message`` where the trial failed.
+    Configurations are ``{"params": {...}, "trial": {"number", "folder", "seed", "decide_at"}}``. Results hold
+    ``budget``, ``metrics``, ``images``, ``seconds``, ``final``; ``score`` where `metric` was measured; ``cause`` and
+    ``message`` where the trial failed.
     """
 
     class TrainerTrainable(_Adapter):
@@ -117,7 +118,14 @@ class _Adapter(tune.Trainable):
 
     def _failed(self, cause: Cause, message: str, metrics: Mapping[str, float], started: float) -> dict[str, Any]:
         budget = getattr(self, "_budget", 0) + 1
-        failed = {"budget": budget, "final": False, "images": {}, "cause": cause.value, "message": message, "done": True}
+        failed: dict[str, Any] = {
+            "budget": budget,
+            "final": False,
+            "images": {},
+            "cause": cause.value,
+            "message": message,
+            "done": True,
+        }
         self._end()
         return self._result(metrics, started) | failed
 
@@ -125,7 +133,7 @@ class _Adapter(tune.Trainable):
         # What Ray keeps is only a note: the checkpoint itself stands in the trial's folder.
         (Path(checkpoint_dir) / "folder.txt").write_text(str(self._folder))
 
-    def load_checkpoint(self, checkpoint: Any) -> None:
+    def load_checkpoint(self, checkpoint: Any) -> None:  # noqa: ARG002  # Ray's signature
         self._end()  # the next step continues from the folder's newest checkpoint
 
 

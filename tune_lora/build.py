@@ -1,5 +1,5 @@
-"""From a StudySpec to the objects it describes: space, trainer, dataset. Everything a person can get wrong is found here,
-before anything starts. Loads neither ray nor torch."""
+"""From a StudySpec to the objects it describes: space, trainer, dataset. Everything a person can get wrong is found
+here, before anything starts. Loads neither ray nor torch."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def space_of(spec: StudySpec) -> Space:
     space = Space.load(spec.space, where="space")
     if spec.preset is not None:
         space = space.preset(spec.preset)
-    return space.with_fixed(spec.fixed) if spec.fixed else space
+    # What rules may ask for and the study decides: how numbers are held, and that every step is looked at.
+    decided = {"precision": spec.precision, "nan_check_every_steps": 1}
+    return space.with_fixed({name: value for name, value in decided.items() if name in space.external} | spec.fixed)
 
 
 def trainer_of(spec: StudySpec) -> Trainer:

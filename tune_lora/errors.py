@@ -1,4 +1,5 @@
-"""One family of errors. Each message says what was got, what it must be and what is available; imports nothing of ours."""
+"""One family of errors. Each message says what was got, what it must be and what is available; imports nothing of
+ours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """StudySpec: the one validated object that describes a study, and the YAML file it comes from.
 
-Every mistake in a file is found in one pass and named with its line. Settings are closed: an unknown key is an error with the
-nearest right one.
+Every mistake in a file is found in one pass and named with its line. Settings are closed: an unknown key is an error
+with the nearest right one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from search_spaces.feasible import sampler_name
 from tune_lora.errors import InputError, InputErrors, nearest
 
-SAMPLERS = ("tpe", "random")
 SCHEDULERS = ("asha", "median", "none")
 WEIGHTS = ("style", "lpips", "clip", "identity", "failures")
 DEMO_CHARACTER = "demo-character"
@@ -28,7 +28,8 @@ class _Closed(BaseModel):
 
 
 class DatasetSpec(_Closed):
-    """Captioned images. `path` is a folder, a kohya dataset TOML, or ``demo-character``; what is left out here is taken from the TOML."""
+    """Captioned images. `path` is a folder, a kohya dataset TOML, or ``demo-character``; what is left out here is
+    taken from the TOML."""
 
     path: str
     resolution: int | None = Field(None, ge=16, le=2048, multiple_of=8, description="pixels, square")
@@ -57,10 +58,10 @@ class SearchSpec(_Closed):
     @field_validator("sampler")
     @classmethod
     def sampler_is_known(cls, value: str) -> str:
-        known = {"TPESampler": "tpe", "RandomSampler": "random"} | {name: name for name in SAMPLERS}
-        if value not in known:
-            raise ValueError(f"got {value!r}; {nearest(value, known)}")
-        return known[value]
+        try:
+            return sampler_name(value)
+        except InputError as error:
+            raise ValueError(str(error).removeprefix("sampler: ")) from None
 
 
 class SchedulerSpec(_Closed):
@@ -176,7 +177,8 @@ class CurveSpec(_Closed):
 
 
 class StudySpec(_Closed):
-    """A study. `space` is the name of a shipped space, a path, or the space itself; `fixed` overrides its fixed values."""
+    """A study. `space` is the name of a shipped space, a path, or the space itself; `fixed` overrides its fixed
+    values."""
 
     name: str
     base: str = "tiny-sd"
@@ -201,7 +203,9 @@ class StudySpec(_Closed):
     @classmethod
     def name_is_a_folder_name(cls, value: str) -> str:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
-            raise ValueError(f"got {value!r}; must be letters, digits, '.', '_' or '-', starting with a letter or digit")
+            raise ValueError(
+                f"got {value!r}; must be letters, digits, '.', '_' or '-', starting with a letter or digit"
+            )
         return value
 
     @model_validator(mode="after")
@@ -243,7 +247,9 @@ def load(path: Path) -> StudySpec:
         InputErrors: every mistake, each as ``file:line: place: what is wrong``.
     """
     if not path.is_file():
-        raise InputError(f"study file {str(path)!r} does not exist; must be a YAML file (`tune-lora init FOLDER` writes one)")
+        raise InputError(
+            f"study file {str(path)!r} does not exist; must be a YAML file (`tune-lora init FOLDER` writes one)"
+        )
     try:
         text = path.read_text("utf-8")
         document = yaml.safe_load(text)
@@ -253,7 +259,9 @@ def load(path: Path) -> StudySpec:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}" if mark else ""
-        raise InputError(f"{path}{place}: is not YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})") from None
+        raise InputError(
+            f"{path}{place}: is not YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})"
+        ) from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: holds {type(document).__name__}; must be a mapping with name, dataset and space")
     return from_mapping(document, str(path), lines, relative_to=path.parent)

@@ -25,7 +25,8 @@ from tune_lora.spec import StudySpec, differences
 from tune_lora.store import StudyRecord
 
 for _name, _value in {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the study's own store is the log; Ray's loggers write each result three times more
+    # The study's own store is the log; Ray's loggers would write each result three times more.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the score is measured at rungs, not in every report
@@ -187,9 +188,7 @@ def _prepare_remotely(trainer: Any, context: Any) -> dict[str, Any]:
 # --- the search ------------------------------------------------------------------------------------------------------
 
 
-def _search(
-    study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker: tracking.Tracker, view: View
-) -> None:
+def _search(study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker: tracking.Tracker, view: View) -> None:
     from tune_lora.tuning import tune_study
 
     tune_study(study, ready, placed, total, on_finished=tracker.finished, view=view)

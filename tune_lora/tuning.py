@@ -113,19 +113,22 @@ def _scheduler(study: optuna.Study, ready: Plan) -> Any:
 class _Watcher(tune.Callback):
     """Shows the study to its view and hands each trial that ended to the tracker, once."""
 
-    def __init__(
-        self, study: optuna.Study, total: int, on_finished: Callable[[TrialRecord], None], view: View
-    ) -> None:
+    def __init__(self, study: optuna.Study, total: int, on_finished: Callable[[TrialRecord], None], view: View) -> None:
         self._study, self._total, self._on_finished, self._view = study, total, on_finished, view
         self._ended = {trial.number for trial in store.read(study).trials if trial.state not in ("running", "waiting")}
         self._next_look = 0.0
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray writes its callbacks down; what this one watches with (threads, a terminal) cannot be, and is not needed
+        # again.
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002  # Ray's
         if (now := time.monotonic()) >= self._next_look:
             self._next_look = now + LOOK_EVERY_SECONDS
             self._look()
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:  # noqa: ARG002  # Ray's
         self._look()
 
     def _look(self) -> None:
@@ -135,5 +138,3 @@ class _Watcher(tune.Callback):
                 self._ended.add(trial.number)
                 self._on_finished(trial)
         self._view.update(record, total=self._total)
-
-

@@ -49,7 +49,7 @@ class TrainerContract:
         for first, second in zip(reports, again, strict=True):
             assert second.metrics == pytest.approx(dict(first.metrics), rel=self.tolerance)
 
-    def test_a_trial_restored_in_the_middle_continues_exactly(self, trainer, params, context, reports, tmp_path, shared):
+    def test_a_restored_trial_continues_exactly(self, trainer, params, context, reports, tmp_path, shared):
         running = trainer.run(context)
         first = next(running)
         checkpoint = tmp_path / "saved"

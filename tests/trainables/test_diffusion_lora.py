@@ -110,7 +110,7 @@ def test_latents_are_computed_once_for_all_trials_and_never_stale(character, tmp
     for path in character.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
     trainer = trainer_on(copy)
-    for worker in range(3):  # three workers, each with a memory of its own
+    for _ in range(3):  # three workers, each with a memory of its own
         trainer.prepare(context(tmp_path, {}))
     assert len(calls) == 2  # training and held-out images
     changed = next(copy.glob("*.png"))

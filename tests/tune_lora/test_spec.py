@@ -117,5 +117,7 @@ def test_a_bare_off_is_a_word(tmp_path):
 
 def test_differences_name_what_defines_a_study_and_nothing_else(tmp_path):
     old = spec.load(write(tmp_path, GOOD)).as_mapping()
-    new = spec.load(write(tmp_path, GOOD + "budget: {n_trials: 99}\nobjective: {weights: {identity: 1}}\n")).as_mapping()
+    new = spec.load(
+        write(tmp_path, GOOD + "budget: {n_trials: 99}\nobjective: {weights: {identity: 1}}\n")
+    ).as_mapping()
     assert spec.differences(old, new) == ["objective.weights.identity: None -> 1.0"]

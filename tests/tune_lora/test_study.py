@@ -14,10 +14,10 @@ import optuna
 import psutil
 import pytest
 
+from trainables.protocol import Cause
 from tune_lora import spec as specs
 from tune_lora import store, study
 from tune_lora.errors import InputError, StudyError
-from trainables.protocol import Cause
 
 SPACE = {
     "name": "rates",
@@ -26,7 +26,12 @@ SPACE = {
         "max_train_epochs": {"type": "categorical", "choices": [4, 6]},
     },
     "constraints": [
-        {"name": "long_when_slow", "when": "learning_rate < 1e-4", "require": ["max_train_epochs >= 6"], "reason": "slow"}
+        {
+            "name": "long_when_slow",
+            "when": "learning_rate < 1e-4",
+            "require": ["max_train_epochs >= 6"],
+            "reason": "slow",
+        }
     ],
 }
 
@@ -81,7 +86,8 @@ def test_no_trial_breaks_a_rule(finished):
 
 def test_the_folder_holds_what_is_promised(finished):
     record, folder = finished
-    names = "study.db study.yaml best_params.json best_config.yaml all_trials.csv all_trials.parquet top_20_trials.csv report.html"
+    tables = "all_trials.csv all_trials.parquet top_20_trials.csv"
+    names = f"study.db study.yaml best_params.json best_config.yaml {tables} report.html"
     assert [name for name in names.split() if not (folder / name).is_file()] == []
     figures = "optimization_history param_importances parallel_coordinate slice contour intermediate_values"
     assert [name for name in figures.split() if not (folder / "figures" / f"{name}.png").is_file()] == []
@@ -120,7 +126,9 @@ def test_a_study_that_has_its_trials_runs_none(finished, ray_session):
 
 def test_another_definition_under_the_same_name_is_refused_with_the_difference(finished, ray_session):
     _, folder = finished
-    changed = SPACE | {"parameters": SPACE["parameters"] | {"max_train_epochs": {"type": "categorical", "choices": [4]}}}
+    changed = SPACE | {
+        "parameters": SPACE["parameters"] | {"max_train_epochs": {"type": "categorical", "choices": [4]}}
+    }
     with pytest.raises(InputError, match=r"max_train_epochs.*\[4, 6\] -> \[4\].*another name"):
         study.run(spec(folder.parent, space=changed))
 
@@ -204,7 +212,9 @@ study.run(spec.from_mapping(json.loads(sys.argv[1]), "test"))
 
 
 def test_a_killed_driver_is_continued_by_the_next(tmp_path):
-    what = mapping(tmp_path, curve={"seconds": 0.4}, scheduler={"name": "none"}, budget={"n_trials": 6, "plateau": None})
+    what = mapping(
+        tmp_path, curve={"seconds": 0.4}, scheduler={"name": "none"}, budget={"n_trials": 6, "plateau": None}
+    )
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, json.dumps(what)], start_new_session=True, cwd=Path(__file__).parents[2]
     )

@@ -10,8 +10,9 @@ from diffusers.utils.peft_utils import recurse_remove_peft_layers
 from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
 
 NAME = "default"
-UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")
+# What kohya's standard LoRA trains: every linear layer and 1x1 convolution of the transformer blocks.
+UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
 
 @dataclass
@@ -45,7 +46,9 @@ class Adapter:
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The trained tensors, in the model's order."""
-        return [parameter for name, parameter in self.model.named_parameters() if f".{NAME}." in name and "lora_" in name]
+        return [
+            parameter for name, parameter in self.model.named_parameters() if f".{NAME}." in name and "lora_" in name
+        ]
 
     def largest(self) -> float:
         """Largest absolute value among the trained tensors."""

@@ -1,4 +1,5 @@
-"""The frozen base model: loaded once per worker, from a diffusers folder, a single checkpoint file or by name, never a network."""
+"""The frozen base model: loaded once per worker, from a diffusers folder, a single checkpoint file or by name, never
+a network."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from tune_lora.errors import InputError
 class Base:
     """A Stable Diffusion pipeline whose weights never change; adapters come and go.
 
-    `noise_schedule` is the training schedule that belongs to the pipeline's scheduler. `identity` names the exact weights: caches
-    are keyed by it.
+    `noise_schedule` is the training schedule that belongs to the pipeline's scheduler. `identity` names the exact
+    weights: caches are keyed by it.
     """
 
     pipeline: StableDiffusionPipeline
@@ -39,7 +40,9 @@ class Base:
 
     def tokens(self, captions: list[str]) -> torch.Tensor:
         """Token ids (N, context length), truncated and padded as the tokenizer says."""
-        ids: torch.Tensor = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        ids: torch.Tensor = self.tokenizer(
+            captions, padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
         return ids.to(self.device)
 
     def text_states(self, ids: torch.Tensor) -> torch.Tensor:

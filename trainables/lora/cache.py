@@ -24,7 +24,8 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Latents:
-    """Posterior of each image under the VAE, scaled: `mean` and `std` are (N, views, channels, height, width); view 1 is mirrored."""
+    """Posterior of each image under the VAE, scaled: `mean` and `std` are (N, views, channels, height, width); view 1
+    is mirrored."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -63,7 +64,7 @@ def _store(path: Path, made: Latents) -> None:
     handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
     save_file({"mean": made.mean.contiguous(), "std": made.std.contiguous()}, scratch)
-    os.replace(scratch, path)
+    Path(scratch).replace(path)
 
 
 @torch.inference_mode()

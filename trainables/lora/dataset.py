@@ -1,4 +1,5 @@
-"""Captioned images on disk: a plain folder, an image-folder ``metadata.jsonl``, or a kohya dataset TOML. Loads no torch."""
+"""Captioned images on disk: a plain folder, an image-folder ``metadata.jsonl``, or a kohya dataset TOML. Loads no
+torch."""
 
 from __future__ import annotations
 
@@ -70,7 +71,9 @@ class _Found:
     mistakes: list[str] = field(default_factory=list)
 
 
-def load(path: Path, settings: Mapping[str, Any] | None = None, *, held_out_share: float = 0.125, seed: int = 0) -> Dataset:
+def load(
+    path: Path, settings: Mapping[str, Any] | None = None, *, held_out_share: float = 0.125, seed: int = 0
+) -> Dataset:
     """Reads a folder or a dataset TOML. Settings given here win over the file's.
 
     The split is by the images' content, so it does not change when files are renamed or moved.
@@ -80,7 +83,9 @@ def load(path: Path, settings: Mapping[str, Any] | None = None, *, held_out_shar
     """
     found, chosen = _Found(), dict(settings or {})
     if not path.exists():
-        raise InputError(f"dataset {str(path)!r} does not exist; must be a folder of captioned images or a dataset .toml")
+        raise InputError(
+            f"dataset {str(path)!r} does not exist; must be a folder of captioned images or a dataset .toml"
+        )
     if path.is_dir() and (path / "dataset.toml").is_file():
         path = path / "dataset.toml"
     if path.suffix == ".toml":

@@ -39,7 +39,8 @@ def denoising_loss(
     *,
     min_snr_gamma: float = 0.0,
 ) -> torch.Tensor:
-    """Mean squared error of the denoiser over a batch of latents (N, C, H, W), optionally Min-SNR weighted (gamma > 0)."""
+    """Mean squared error of the denoiser over a batch of latents (N, C, H, W), optionally Min-SNR weighted (gamma >
+    0)."""
     clean, noise, timesteps = (tensor.to(base.device) for tensor in (clean, noise, timesteps))
     noisy = base.noise_schedule.add_noise(clean, noise, timesteps)
     predicted = base.unet(noisy, timesteps, states, return_dict=False)[0]
@@ -52,7 +53,8 @@ def denoising_loss(
 
 @torch.inference_mode()
 def validation_loss(base: Base, clean: torch.Tensor, ids: torch.Tensor, *, draws: int = 4, batch: int = 32) -> float:
-    """Unweighted error on held-out latents (N, C, H, W) with token ids (N, L), at noise and timesteps that never change.
+    """Unweighted error on held-out latents (N, C, H, W) with token ids (N, L), at noise and timesteps that never
+    change.
 
     Each image is seen at `draws` timesteps, spread evenly and staggered between images.
     """

@@ -38,7 +38,8 @@ class EngineSettings:
 class LoraEngine:
     """Trains adapters over a frozen base. The caller says what a loss is; everything after `backward` is here.
 
-    The schedule is a function of the step over the trial's full horizon (`total_steps`), so a restored engine continues exactly.
+    The schedule is a function of the step over the trial's full horizon (`total_steps`), so a restored engine
+    continues exactly.
     """
 
     def __init__(self, adapters: Sequence[Adapter], settings: EngineSettings, total_steps: int) -> None:

@@ -16,8 +16,8 @@ Groups = Iterable[dict[str, Any]]
 def build(name: str, groups: Groups, *, weight_decay: float = 0.01) -> torch.optim.Optimizer:
     """An optimizer over parameter groups, each with its own ``lr``.
 
-    AdamW8bit and Lion are bitsandbytes'; it keeps tensors under 4,096 values in 32 bit. Adafactor runs with the given rates, not
-    with its own relative steps, since the rate is what is searched.
+    AdamW8bit and Lion are bitsandbytes'; it keeps tensors under 4,096 values in 32 bit. Adafactor runs with the given
+    rates, not with its own relative steps, since the rate is what is searched.
 
     Raises:
         ValueError: the name is not one of `OPTIMIZERS`.

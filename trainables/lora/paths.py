@@ -29,10 +29,16 @@ def resolve_base(base: str) -> Path:
     if path.is_dir():
         missing = [part for part in _PARTS if not (path / part).is_dir()]
         if missing:
-            raise InputError(f"base {base!r}: the folder lacks {', '.join(missing)}; must be a pipeline in diffusers' layout")
+            raise InputError(
+                f"base {base!r}: the folder lacks {', '.join(missing)}; must be a pipeline in diffusers' layout"
+            )
         return path
     if not path.exists():
-        raise InputError(f"base {base!r} does not exist; must be a diffusers folder, a .safetensors file or {TINY_SD!r}")
+        raise InputError(
+            f"base {base!r} does not exist; must be a diffusers folder, a .safetensors file or {TINY_SD!r}"
+        )
     if path.suffix != ".safetensors":
-        raise InputError(f"base {base!r} is a {path.suffix or 'plain'} file; must be a diffusers folder or a .safetensors file")
+        raise InputError(
+            f"base {base!r} is a {path.suffix or 'plain'} file; must be a diffusers folder or a .safetensors file"
+        )
     return path

@@ -18,8 +18,8 @@ EXPLODED = 10.0
 class Watch:
     """Judges loss (per micro-batch) and gradient norm (per optimizer step, before clipping) of one trial.
 
-    A non-finite loss is `nan_loss`. A non-finite norm with a finite loss, or a mean loss over the last 16 micro-batches above
-    ten times that of the first 16, is `gradient_explosion`.
+    A non-finite loss is `nan_loss`. A non-finite norm with a finite loss, or a mean loss over the last 16
+    micro-batches above ten times that of the first 16, is `gradient_explosion`.
     """
 
     def __init__(self) -> None:

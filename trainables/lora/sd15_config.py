@@ -1,8 +1,8 @@
-"""The configuration of Stable Diffusion 1.5 as a folder, since a single checkpoint file carries none and no hub is asked."""
+"""The configuration of Stable Diffusion 1.5 as a folder, since a single checkpoint file carries none and no hub is
+asked."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -35,7 +35,7 @@ def config_folder() -> Path:
         scratch = Path(tempfile.mkdtemp(dir=folder.parent))
         _write(scratch)
         try:
-            os.replace(scratch, folder)
+            scratch.replace(folder)
         except OSError:  # another process was first, and its folder is the same
             shutil.rmtree(scratch)
     return folder

@@ -1,7 +1,8 @@
 """The shapes of ``tiny-sd`` and its CLIP: every component of Stable Diffusion, a hundred times smaller.
 
-The text encoder of the pipeline *is* the text tower of the CLIP, as it is in Stable Diffusion 1.x. It is stored once, in
-diffusers' layout; `clip_from_parts` rebuilds the CLIP in open_clip's architecture from it and from the image tower.
+The text encoder of the pipeline *is* the text tower of the CLIP, as it is in Stable Diffusion 1.x. It is stored once,
+in diffusers' layout; `clip_from_parts` rebuilds the CLIP in open_clip's architecture from it and from the image
+tower.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def image_tower_state(clip: open_clip.CLIP) -> dict[str, torch.Tensor]:
 def write_tokenizer(folder: Path, length: int = CONTEXT_LENGTH) -> CLIPTokenizer:
     """Writes open_clip's bundled byte-pair vocabulary as a transformers tokenizer."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = gzip.open(default_bpe()).read().decode("utf-8").split("\n")
+    lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode("utf-8").split("\n")
     merges = lines[1 : VOCAB_SIZE - 256 - 2 - 256 + 1]
     alphabet = list(open_clip.tokenizer.bytes_to_unicode().values())
     tokens = alphabet + [letter + "</w>" for letter in alphabet] + ["".join(merge.split()) for merge in merges]

@@ -1,9 +1,9 @@
 """Trains tiny-sd from nothing: autoencoder, CLIP, denoiser. Each stage continues from its last checkpoint.
 
-    python -m trainables.tiny_sd.train vae  --data DATA --work WORK
-    python -m trainables.tiny_sd.train clip --data DATA --work WORK
-    python -m trainables.tiny_sd.train unet --data DATA --work WORK --steps 15000
-    python -m trainables.tiny_sd.train ship --work WORK
+python -m trainables.tiny_sd.train vae  --data DATA --work WORK
+python -m trainables.tiny_sd.train clip --data DATA --work WORK
+python -m trainables.tiny_sd.train unet --data DATA --work WORK --steps 15000
+python -m trainables.tiny_sd.train ship --work WORK
 """
 
 from __future__ import annotations
@@ -106,10 +106,12 @@ def clip_retrieval(clip: torch.nn.Module, renders: list[data.Render], tokenize: 
     return float((similarity.argmax(1) == own).float().mean()), float(torch.cat(groups).float().mean())
 
 
-def _disturbed(images: torch.Tensor, vae: AutoencoderKL | None) -> torch.Tensor:
+def _disturbed(images: torch.Tensor) -> torch.Tensor:
     """Colour and sharpness as generated images have them, so that the CLIP is not thrown by them."""
     count = len(images)
-    gain = 1 + 0.15 * torch.randn(count, 3, 1, 1, device=images.device) * (torch.rand(count, 1, 1, 1, device=images.device) < 0.5)
+    gain = 1 + 0.15 * torch.randn(count, 3, 1, 1, device=images.device) * (
+        torch.rand(count, 1, 1, 1, device=images.device) < 0.5
+    )
     images = ((images + 1) * gain - 1).clamp(-1, 1)
     soft = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, 1)
     mix = torch.rand(count, 1, 1, 1, device=images.device) * 0.8
@@ -132,7 +134,7 @@ def train_clip(folder: Path, work: Path, minutes: float) -> None:
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         set_rate(optimizer, learning_rate(int(share * 1000), 1000, 1e-3, warmup=30))
         batch = rng.sample(train, 256)
-        images = _disturbed(torch.stack([data.view(render, rng) for render in batch]).to(device()), None)
+        images = _disturbed(torch.stack([data.view(render, rng) for render in batch]).to(device()))
         texts = tokenize([rng.choice(render.captions()) for render in batch]).to(device())
         image_side, text_side = clip.encode_image(images, normalize=True), clip.encode_text(texts, normalize=True)
         logits = clip.logit_scale.exp().clamp(max=50) * image_side @ text_side.T
@@ -146,7 +148,10 @@ def train_clip(folder: Path, work: Path, minutes: float) -> None:
         _follow(average, clip, min(0.995, step / (step + 10)))
         if step % (LOG_EVERY // 2) == 0:
             everywhere, sixteen = clip_retrieval(average, held_out, tokenize)
-            print(f"clip step {step} loss {loss.item():.3f} held-out top1/96 {everywhere:.3f} /16 {sixteen:.3f}", flush=True)
+            print(
+                f"clip step {step} loss {loss.item():.3f} held-out top1/96 {everywhere:.3f} /16 {sixteen:.3f}",
+                flush=True,
+            )
     average.eval()
     architecture.text_tower_to_hf(average).save_pretrained(work / "text_encoder")
     architecture.write_tokenizer(work / "tokenizer")
@@ -159,8 +164,8 @@ def _follow(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> N
     """Exponential moving average of the weights; buffers are copied."""
     for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
         slow.lerp_(fast, 1 - decay)
-    for slow, fast in zip(average.buffers(), model.buffers(), strict=True):
-        slow.copy_(fast)
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
 
 
 # --- denoiser --------------------------------------------------------------------------------------------------------
@@ -168,7 +173,8 @@ def _follow(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> N
 
 @torch.no_grad()
 def _cache(folder: Path, work: Path, views: int = 6) -> dict[str, torch.Tensor]:
-    """Latents of several views of each render, and text states of each caption variant; index 3 is the empty caption."""
+    """Latents of several views of each render, and text states of each caption variant; index 3 is the empty
+    caption."""
     path = work / "cache.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
@@ -206,7 +212,9 @@ def _snr_weight(schedule: DDPMScheduler, gamma: float = 5.0) -> torch.Tensor:
 
 
 @torch.no_grad()
-def unet_validation(unet: torch.nn.Module, latents: torch.Tensor, texts: torch.Tensor, schedule: DDPMScheduler) -> float:
+def unet_validation(
+    unet: torch.nn.Module, latents: torch.Tensor, texts: torch.Tensor, schedule: DDPMScheduler
+) -> float:
     """Noise-prediction error on held-out pairs at fixed noise and timesteps."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(latents.shape, generator=generator)

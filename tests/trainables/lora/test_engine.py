@@ -131,10 +131,16 @@ def test_a_gradient_that_is_not_finite_is_an_explosion(model):
 
 def test_a_loss_that_grows_tenfold_is_an_explosion(model):
     engine = LoraEngine([attached(model, rate=0.0)], EngineSettings(), 100)
+    for index in range(20):
+        engine.backward(loss_of(model, index))
     with pytest.raises(TrialFailure) as caught:
-        for index in range(60):
-            engine.backward(loss_of(model, index) * (1 if index < 20 else 1000))
+        _train(engine, model, factor=1000)
     assert caught.value.cause is Cause.GRADIENT_EXPLOSION
+
+
+def _train(engine, model, factor):
+    for index in range(40):
+        engine.backward(loss_of(model, index) * factor)
 
 
 def test_memory_that_cannot_be_had_is_a_cause_with_what_was_asked():

@@ -14,7 +14,9 @@ from trainables.lora.schedules import multiplier
 TOTALS = st.integers(min_value=2, max_value=2000)
 
 
-@given(name=st.sampled_from(SCHEDULES), total=TOTALS, warmup=st.integers(0, 500), cycles=st.integers(1, 5), data=st.data())
+@given(
+    name=st.sampled_from(SCHEDULES), total=TOTALS, warmup=st.integers(0, 500), cycles=st.integers(1, 5), data=st.data()
+)
 def test_share_of_the_peak_rate_is_between_zero_and_one(name, total, warmup, cycles, data):
     step = data.draw(st.integers(0, total))
     share = multiplier(name, step, total=total, warmup=warmup, cycles=cycles)

@@ -66,6 +66,14 @@ def write(name: str, results: Sequence[Mapping[str, Any]]) -> Path:
     return path
 
 
+def data_folder() -> Path:
+    """Where the public data is; ends the benchmark with a line where it is absent."""
+    folder = Path(os.environ.get("TUNE_LORA_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        raise SystemExit(f"no data in {folder}; set TUNE_LORA_DATA to the folder that holds fluent3d")
+    return folder
+
+
 def machine() -> str:
     """What this ran on: processor count, memory, Python, and the GPU where there is one."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

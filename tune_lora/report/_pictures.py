@@ -14,8 +14,8 @@ from tune_lora import wording
 from tune_lora.figures import KINDS
 from tune_lora.store import StudyRecord, TrialRecord
 
-THUMBNAIL = 256
-"""Longest side of an embedded trial image, pixels."""
+THUMBNAIL = 720
+"""Longest side of an embedded trial image, pixels: a trial shows one grid of its images an evaluation."""
 FIGURE = 1600
 """Longest side of an embedded figure, pixels."""
 PER_TRIAL = 8

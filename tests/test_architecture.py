@@ -19,7 +19,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"atomic", "locks", "objective", "spec", "store"}),
     frozenset({"build", "exports", "memory", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
-    frozenset({"analysis", "compare", "figures", "rate", "scaffold", "verify", "view"}),
+    frozenset({"analysis", "compare", "figures", "rate", "scaffold", "sources", "verify", "view"}),
     frozenset({"report"}),
     frozenset({"study", "tuning", "single"}),
     frozenset({"cli"}),

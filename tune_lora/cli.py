@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -121,8 +121,11 @@ def sample(
 
     Example: tune-lora sample lora_v2_1 -n 20 --format jsonl
     """
+    import optuna
+
     from tune_lora import sampling, sources
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     space, search = sources.space_and_search(what)
     drawn = sampling.suggestions(
         space,
@@ -146,8 +149,8 @@ def status(results: Results) -> None:
     """
     from tune_lora import sources, view
 
-    spec, record, _ = sources.finished_study(results)
-    Console().print(view.panel(record, spec.budget.n_trials))
+    record = sources.record_of(results)
+    Console().print(view.panel(record, sources.planned_trials(record)))
 
 
 @app.command()
@@ -158,8 +161,7 @@ def top(results: Results, n: Annotated[int, typer.Option("-n", min=1, help="How 
     """
     from tune_lora import sources, view
 
-    _, record, _ = sources.finished_study(results)
-    Console().print(view.top_table(record, n))
+    Console().print(view.top_table(sources.record_of(results), n))
 
 
 @app.command()
@@ -266,17 +268,21 @@ def _say_report(report: Report, horizon: int) -> None:
     typer.echo(f"[{report.budget}/{horizon}] {measured}")
 
 
-def _table(configs: Iterable[Mapping[str, Any]]) -> Table:
+def _table(configs: Iterable[Mapping[str, Any]]) -> RenderableType:
+    """One suggestion a row; what all have in common stands once, below."""
     from tune_lora import wording
 
     rows = [wording.settings(config) for config in configs]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(row.get(name, "-")) for name in names))
-    return table
+    shared = set.intersection(*(set(row.items()) for row in rows)) if len(rows) > 1 else set()
+    table = Table("", "configuration", box=None, pad_edge=False, header_style="dim")
+    for number, row in enumerate(rows, start=1):
+        table.add_row(str(number), Text(_settings(item for item in row.items() if item not in shared)))
+    in_all = _settings(item for item in rows[0].items() if item in shared)
+    return Group(table, Text(f"in every trial: {in_all}", style="dim")) if shared else table
+
+
+def _settings(items: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in items)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def train(
     epochs: int | None = None,
     output: Path | None = None,
     seed: int | None = None,
-    watch: Callable[[Report, int], None] = lambda report, horizon: None,
+    watch: Callable[[Report, int], None] | None = None,
 ) -> Path:
     """Trains one configuration to its end; returns the folder that holds it (its LoRA files in ``lora/``).
 
@@ -48,7 +48,8 @@ def train(
     )
     try:
         for report in trainer.run(context):
-            watch(report, trainer.horizon(params))
+            if watch is not None:
+                watch(report, trainer.horizon(params))
     except TrialFailure as failure:
         raise StudyError(f"training ended with {failure.cause.value}: {failure.message}") from None
     return folder
@@ -67,8 +68,8 @@ def generate(
 ) -> Path:
     """Draws `n` images with a LoRA and writes them as one PNG; returns `output`.
 
-    `source` is a results folder (its best LoRA), a folder that `train` made, or a LoRA file. `base` and `prompts` are the
-    study's unless given.
+    `source` is a results folder (its best LoRA), a folder that `train` made, or a LoRA file. `base` and `prompts` are
+    the study's unless given.
 
     Raises:
         InputError: there is no LoRA, or it does not fit the base.

@@ -33,6 +33,17 @@ def results_folder(path: Path) -> Path:
     return folder
 
 
+def record_of(path: Path) -> StudyRecord:
+    """The records of a study that was run. Raises InputError as `results_folder` does."""
+    return store.load(results_folder(path))
+
+
+def planned_trials(record: StudyRecord) -> int:
+    """How many trials the study's file asks for; as many as there are where it cannot be told."""
+    planned = record.spec.get("budget", {}).get("n_trials")
+    return int(planned) if planned else len(record.trials)
+
+
 def finished_study(path: Path) -> tuple[StudySpec, StudyRecord, Path]:
     """Study file, records and folder of a study that was run; its folder may have been moved since.
 

@@ -65,7 +65,7 @@ def main() -> None:
         "demo_run",
         [
             common.result("demo_minutes", measured=round(minutes, 2), goal="<= 6", unit="minutes", runs=1, note=note),
-            common.result("demo_memory", measured=round(peak, 2), goal="<= 6", unit="GiB", runs=1, note="peak, all processes"),
+            common.result("demo_memory", measured=round(peak, 2), goal="<= 6", unit="GiB", runs=1, note="peak, summed"),
             common.result("demo_trials", measured=trials, goal=">= 12", unit="trials", runs=1),
             common.result("demo_pruned_share", measured=round(pruned / trials, 3), goal=">= 0.333", unit="", runs=1),
         ],

@@ -331,7 +331,8 @@ class _Trial:
         """Generates, measures, stores the grid; ends the trial when most images failed."""
         images, evaluation = self.session.evaluate()
         path = self.context.folder / "images" / f"epoch_{epoch:03d}.png"
-        self.session.write_grid(path, images, evaluation, f"epoch {epoch}")
+        title = f"trial {self.context.folder.name}, epoch {epoch}"
+        self.session.write_grid(path, images, evaluation, title)
         if evaluation.mostly_failed:
             count = sum(evaluation.failed)
             raise TrialFailure(

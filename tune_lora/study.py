@@ -225,6 +225,7 @@ def write_results(record: StudyRecord, study: optuna.Study, folder: Path, spec: 
     exports.write_all(study, folder, spec)
     copy_winner(record, folder)
     figures.draw_all(record, study, folder / "figures")
+    figures.comparison(record, folder)
     report.write(record, folder)
 
 

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.figures._canvas import Missing, save, sentence, styled
+from tune_lora.figures._comparison import comparison
 from tune_lora.figures._importance import param_importances
 from tune_lora.figures._parameters import contour, parallel_coordinate, slice_plot
 from tune_lora.figures._progress import intermediate_values, optimization_history
 from tune_lora.store import StudyRecord
 
-__all__ = ["KINDS", "Kind", "draw", "draw_all"]
+__all__ = ["KINDS", "Kind", "comparison", "draw", "draw_all"]
 
 Kind = Literal[
     "optimization_history", "param_importances", "parallel_coordinate", "slice", "contour", "intermediate_values"

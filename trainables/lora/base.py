@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from diffusers.utils.logging import disable_progress_bar
+from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from trainables.lora.paths import resolve_base
@@ -64,11 +67,16 @@ def load(base: str, device: torch.device | None = None) -> Base:
     """
     path, device = resolve_base(base), device or best_device()
     logging.getLogger("diffusers").setLevel(logging.ERROR)
+    disable_progress_bar()
     try:
         pipeline = _read(path)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except NotImplementedError as error:  # torch, of a weight that diffusers found no values for
+        raise InputError(f"base {base!r} is incomplete: weights are missing") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"base {base!r} cannot be loaded as a Stable Diffusion pipeline: {reason}") from error
+    if absent := _absent(pipeline):
+        raise InputError(f"base {base!r} is incomplete: weights are missing, first {absent[0]}")
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
@@ -92,6 +100,17 @@ def _read(path: Path) -> StableDiffusionPipeline:
 
     options.pop("feature_extractor")
     return StableDiffusionPipeline.from_single_file(str(path), config=str(config_folder()), **options)
+
+
+def _absent(pipeline: StableDiffusionPipeline) -> list[str]:
+    """Weights that a folder lacked: diffusers leaves them without values."""
+    models = {"unet": pipeline.unet, "vae": pipeline.vae, "text_encoder": pipeline.text_encoder}
+    return [
+        f"{part}.{name}"
+        for part, model in models.items()
+        for name, weight in model.named_parameters()
+        if weight.is_meta
+    ]
 
 
 def _identity(path: Path) -> str:

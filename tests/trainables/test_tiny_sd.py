@@ -68,7 +68,10 @@ def colour(images):
     return pixels[pixels.min(1) < 0.8].mean(0)
 
 
-@pytest.mark.parametrize(("name", "channel"), [("red apple", 0), ("green apple", 1), ("red heart", 0), ("blue heart", 2)])
+CHANNELS = [("red apple", 0), ("green apple", 1), ("red heart", 0), ("blue heart", 2)]
+
+
+@pytest.mark.parametrize(("name", "channel"), CHANNELS)
 def test_colours_follow_the_caption(drawn, name, channel):
     assert colour(drawn[name]).argmax() == channel
 

@@ -39,6 +39,9 @@ NTrials = Annotated[
 ]
 TimeoutHours = Annotated[float | None, typer.Option(min=0.001, help="Stop the search after this many hours.")]
 
+INTERRUPTED_CODE = 130
+"""What shells expect of a program that ctrl-C ended."""
+
 
 class Format(StrEnum):
     """How suggestions are printed."""
@@ -55,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)  # noqa: T201 - plain, so that a place in a file can be clicked
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:  # not about a file that somebody named
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201 - as above
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:
@@ -252,7 +260,7 @@ def init(
 
 
 def _search(spec: StudySpec, n_trials: str | None, timeout_hours: float | None) -> None:
-    from tune_lora import study
+    from tune_lora import store, study
     from tune_lora.view import LiveView, summary
 
     if timeout_hours is not None:
@@ -261,6 +269,8 @@ def _search(spec: StudySpec, n_trials: str | None, timeout_hours: float | None) 
     with LiveView(console) as view:
         record = study.run(spec, n_trials=n_trials, view=view)
     console.print(summary(record, spec.folder))
+    if record.stop_reason.startswith(store.INTERRUPTED):
+        raise typer.Exit(INTERRUPTED_CODE)
 
 
 def _say_report(report: Report, horizon: int) -> None:

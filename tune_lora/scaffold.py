@@ -65,7 +65,7 @@ def write_study_file(
     text = TEMPLATE.format(
         images=len(found.train) + len(found.held_out),
         file=path,
-        name=study_name(folder),
+        name=_scalar(study_name(folder)),
         base=_scalar(base if base == "tiny-sd" else str(resolve_base(base).resolve())),
         path="." if path.parent.resolve() == folder.resolve() else _scalar(str(folder.resolve())),
         space=_scalar(chosen),

@@ -21,6 +21,8 @@ from tune_lora.store import StudyRecord, TrialRecord
 from tune_lora.trial_log import Result, TrialLog, create
 
 CRASHES_IN_A_ROW = 3
+LOSSES_IN_A_ROW = 10
+"""What the infrastructure ends does not count, so where every worker is lost a study would never end."""
 REFUSED_PRIORS = "refused_priors"
 """User attribute of the study: why each prior that breaks a rule was never trained."""
 
@@ -30,8 +32,8 @@ class StudySearcher(Searcher):
 
     In this order: trials to continue, retries of what the infrastructure ended, priors this study has not begun, then
     the sampler. The study ends when `n_trials_total` trials count (all but those the infrastructure ended), when `stop`
-    gives a reason, or after three crashes in a row; trials that run are then left to finish. After `interrupt` running
-    trials stay RUNNING in the store, to be continued by the next searcher on the study.
+    gives a reason, or after three crashes or ten lost workers in a row; trials that run are then left to finish. After
+    `interrupt` running trials stay RUNNING in the store, to be continued by the next searcher on the study.
 
     The stored study is the truth; nothing here needs to be saved. `direction` is ``minimize`` or ``maximize``.
     `trial_folder` maps a number to ``<study>/trials/<number>``. `decide_at` are the budgets at which a scheduler
@@ -62,7 +64,7 @@ class StudySearcher(Searcher):
         self._memory = Memory(space, self._sampler, direction)
         self._rejected_before: dict[str, int] = dict(study.user_attrs.get(store.REJECTIONS, {}))
         self._live: dict[str, TrialLog] = {}
-        self._counted, self._crashes, self._crash = 0, 0, ""
+        self._counted, self._crashes, self._losses, self._crash = 0, 0, 0, ""
         self.stop_reason, self.interrupted = "", False
         self._to_continue = agenda.settle(study, trial_folder)
         self._refuse_priors()
@@ -76,6 +78,8 @@ class StudySearcher(Searcher):
         """
         if self.stop_reason or self.interrupted:
             return str(Searcher.FINISHED)
+        if self._to_continue:  # begun already, so they end whatever the total is and however good the best
+            return self._go_on(trial_id)
         if self._live and self._counted + len(self._live) >= self._total:
             return None  # one of them may have to be run again
         record = store.read(self._study)
@@ -88,13 +92,16 @@ class StudySearcher(Searcher):
         self._live[trial_id] = log
         return self._configuration(log)
 
+    def _go_on(self, tune_id: str) -> dict[str, Any]:
+        stored = self._study.get_trials(deepcopy=False)
+        self._memory.learn(stored)
+        log = self._live[tune_id] = self._log(stored[self._to_continue.pop(0)])
+        log.rename(tune_id)
+        return self._configuration(log)
+
     def _next(self, tune_id: str, record: StudyRecord) -> TrialLog:
         stored = self._study.get_trials(deepcopy=False)
         self._memory.learn(stored)
-        if self._to_continue:
-            log = self._log(stored[self._to_continue.pop(0)])
-            log.rename(tune_id)
-            return log
         if due := agenda.retries_due(record.trials, self._retries):
             return self._retry(tune_id, due[0])
         if self._priors and (priors := self._runnable_priors(record)):
@@ -160,6 +167,8 @@ class StudySearcher(Searcher):
     def _has_enough(self, record: StudyRecord) -> bool:
         if self._crashes >= CRASHES_IN_A_ROW:
             self._finish(f"crash: {CRASHES_IN_A_ROW} trials in a row crashed, the last with {self._crash}")
+        elif self._losses >= LOSSES_IN_A_ROW:
+            self._finish(f"infrastructure: the workers of {LOSSES_IN_A_ROW} trials in a row were lost")
         elif self._counted >= self._total:
             self._finish(f"all {self._total} trials have run")
         elif reason := self._stop(record):
@@ -169,6 +178,11 @@ class StudySearcher(Searcher):
     def _finish(self, reason: str) -> None:
         self.stop_reason = reason
         self._study.set_user_attr(store.STOP_REASON, reason)
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether trials run, or nothing has said yet why the study ends."""
+        return bool(self._live) or not self.stop_reason
 
     def interrupt(self, reason: str) -> None:
         """The run ends now (timeout, ctrl-C): nothing new begins, and what runs stays RUNNING so that it can be
@@ -200,6 +214,7 @@ class StudySearcher(Searcher):
         cause, message = _cause_of(last, error)
         self._counted += cause is not Cause.INFRASTRUCTURE
         self._crashes = self._crashes + 1 if cause is Cause.CRASH else 0
+        self._losses = self._losses + 1 if cause is Cause.INFRASTRUCTURE else 0
         self._crash = message
         if cause is not None:
             log.fail(cause, message, last.metrics)

@@ -6,15 +6,17 @@ Nothing here needs Ray. `optuna.load_study` and optuna-dashboard read the same d
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from trainables.protocol import Cause
 from tune_lora.errors import InputError
@@ -40,6 +42,9 @@ BASELINE = "baseline"  # metrics of the untrained base
 BASE_IMAGES = "base_images"  # {label: path relative to the study's folder}: the untrained base, held-out images
 CALIBRATION = "calibration"  # {"calibrated": bool, "targets": {...}, "notes": [...]}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
+
+INTERRUPTED = "interrupted"
+"""How the stop reason of a study begins that ctrl-C ended."""
 
 Direction = Literal["minimize", "maximize"]
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -154,14 +159,26 @@ def open_study(storage: str, name: str, direction: Direction, *, create: bool = 
     """Opens (or creates) the Optuna study.
 
     Raises:
-        InputError: the study does not exist and `create` is False.
+        InputError: the storage cannot be opened, or the study does not exist and `create` is False.
     """
-    if not create:
-        names = optuna.get_all_study_names(storage)
-        if name not in names:
-            available = ", ".join(names) or "none"
-            raise InputError(f"study {name!r} not found in {storage}; available: {available}")
-    return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    with _broken_storage_is_a_mistake(storage):
+        if not create:
+            names = optuna.get_all_study_names(storage)
+            if name not in names:
+                available = ", ".join(names) or "none"
+                raise InputError(f"study {name!r} not found in {storage}; available: {available}")
+        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+
+
+@contextmanager
+def _broken_storage_is_a_mistake(storage: str) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError) as error:
+        # SQLAlchemy's own text goes on with the statement and a link; what the database said is its cause.
+        said = str(getattr(error, "orig", None) or error).strip().splitlines()
+        shown = re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", storage)  # a password is nobody's business
+        raise InputError(f"storage {shown}: cannot be opened ({said[0] if said else type(error).__name__})") from None
 
 
 def load(folder: Path) -> StudyRecord:
@@ -181,11 +198,12 @@ def load_study(folder: Path) -> optuna.Study:
         raise InputError(f"{folder}: no study.db here; give a results folder that `tune-lora run` made")
     _require_optuna_storage(folder / "study.db")
     storage = sqlite_url(folder)
-    names = optuna.get_all_study_names(storage)
-    if len(names) != 1:
-        held = f"{len(names)} studies ({', '.join(names) or 'none'})"
-        raise InputError(f"{folder / 'study.db'}: holds {held}, must hold exactly one")
-    return optuna.load_study(study_name=names[0], storage=storage)
+    with _broken_storage_is_a_mistake(storage):
+        names = optuna.get_all_study_names(storage)
+        if len(names) != 1:
+            held = f"{len(names)} studies ({', '.join(names) or 'none'})"
+            raise InputError(f"{folder / 'study.db'}: holds {held}, must hold exactly one")
+        return optuna.load_study(study_name=names[0], storage=storage)
 
 
 def _require_optuna_storage(path: Path) -> None:

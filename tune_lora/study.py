@@ -192,7 +192,7 @@ def _search(study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker
     from tune_lora.tuning import tune_study
 
     tune_study(study, ready, placed, total, on_finished=tracker.finished, view=view)
-    if (reason := study.user_attrs.get(store.STOP_REASON, "")).startswith("crash"):
+    if (reason := study.user_attrs.get(store.STOP_REASON, "")).startswith(("crash", "infrastructure")):
         _write_down(study, ready, total, view)
         raise StudyError(f"study {ready.spec.name!r} stopped: {reason}")
 

@@ -77,7 +77,8 @@ class TrialLog:
         known = store.record(trial)
         self._reported, self._scored = set(known.history), set(known.curve)
         self._last_metrics = dict(known.history.get(known.last_budget, {}))
-        self._seconds_before, self._seconds = known.seconds, 0.0
+        # A trial that goes on from a checkpoint goes on with its clock as well.
+        self._seconds_before, self._seconds = 0.0, known.seconds
 
     def report(self, result: Result) -> None:
         """Writes one report. One whose budget is written already (the trial was restarted) changes nothing but what is

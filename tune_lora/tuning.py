@@ -62,6 +62,8 @@ def tune_study(
         ),
     )
     tuner.fit()
+    if searcher.is_unfinished:  # Tune answers ctrl-C by ending early, without a word
+        searcher.interrupt(f"{store.INTERRUPTED}; what was running goes on when the study does")
 
 
 def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,34 @@ def test_binary_rubbish_is_one_line(tmp_path: Path) -> None:
     for command in ("run", "validate", "sample"):
         (line,) = refused(command, path)
         assert "not UTF-8 text" in line
+
+
+def test_ctrl_c_ends_with_its_own_code_says_so_and_the_study_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    slow = CURVES | {"curve": {"seconds": 0.5}, "results": str(tmp_path), "scheduler": {"name": "none"}}
+    file.write_text(yaml.safe_dump(slow))
+    command = [sys.executable, "-m", "tune_lora.cli", "run", str(file)]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "curves").glob("trials/*/checkpoint/0*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    printed, complaints = running.communicate(timeout=90)
+    assert running.returncode == 130
+    assert "stopped: interrupted" in printed and "Traceback" not in complaints
+    assert store.load(tmp_path / "curves").count("running") > 0
+    assert tune_lora("resume", tmp_path / "curves").returncode == 0
+    assert [trial.state for trial in store.load(tmp_path / "curves").trials] == ["complete"] * 3
+
+
+def test_a_place_that_cannot_be_written_is_one_line(example, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    ended = tune_lora("plot", example.folder, "--kind", "slice", "--output", tmp_path / "file" / "below")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("error: ") and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_folder_with_a_number_for_a_name_gets_a_study_that_is_valid(images: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(images, tmp_path / "2024")
+    assert tune_lora("init", folder, "--yes").returncode == 0
+    assert spec.load(folder / "study.yaml").name == "2024"

@@ -324,3 +324,48 @@ def test_rejected_draws_are_stored_and_go_on_counting(study: Study) -> None:
     run(second, lambda tune_id, index: complete(second, tune_id, 1.0), first=1)
     assert all(study.record.rejections[name] >= count for name, count in counted.items())
     assert sum(study.record.rejections.values()) > sum(counted.values())
+
+
+def test_training_time_goes_on_where_a_dead_driver_left_it(study: Study) -> None:
+    dead = study.searcher()
+    dead.suggest("a")
+    dead.on_trial_result("a", result(3, 0.7, seconds=30.0))
+    study.checkpoint(0)
+    after = study.searcher()
+    after.suggest("b")
+    after.on_trial_result("b", result(3, 0.7, seconds=30.0))  # told again with the checkpoint it belongs to
+    after.on_trial_complete("b", result(4, 0.5, seconds=40.0, final=True))
+    assert study.trials[0].seconds == 40.0
+
+
+def test_what_a_dead_driver_left_running_is_ended_however_many_trials_are_asked_for(study: Study) -> None:
+    dead = study.searcher()
+    for number in range(2):
+        dead.suggest(str(number))
+        dead.on_trial_result(str(number), result(1))
+        study.checkpoint(number)
+    complete(dead, "1", 0.1)
+    after = study.searcher(n_trials_total=1, stop=lambda _: "target reached")
+    assert isinstance(after.suggest("a"), dict)
+    complete(after, "a", 0.5)
+    assert after.suggest("b") == FINISHED
+    assert [t.state for t in study.trials] == ["complete", "complete"]
+
+
+def test_workers_lost_one_after_another_end_the_study(study: Study) -> None:
+    searcher = study.searcher()
+    given = run(searcher, lambda tune_id, _: searcher.on_trial_complete(tune_id, None, error=True))
+    assert len(given) == 10
+    assert study.record.stop_reason.startswith("infrastructure: ")
+
+
+def test_what_runs_when_the_study_has_enough_is_unfinished(study: Study) -> None:
+    searcher = study.searcher(stop=lambda record: "target reached" if record.best else None)
+    searcher.suggest("a")
+    searcher.suggest("b")
+    assert searcher.is_unfinished
+    complete(searcher, "a", 0.01)
+    assert searcher.suggest("c") == FINISHED
+    assert searcher.is_unfinished
+    complete(searcher, "b", 0.5)
+    assert not searcher.is_unfinished

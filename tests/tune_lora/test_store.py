@@ -124,3 +124,14 @@ class TestMistakes:
         with pytest.raises(InputError, match="no table 'studies'"):
             store.load(tmp_path)
         assert (tmp_path / "study.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "storage",
+    ["sqlite:///{folder}/study.db", "sqlite:///{folder}", "nothing://here", "postgresql://me:secret@nowhere/x"],
+)
+def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_path: Path, storage: str) -> None:
+    (tmp_path / "study.db").write_bytes(b"not a database, but long enough to be taken for one" * 30)
+    with pytest.raises(InputError, match=r"^storage .*: cannot be opened \(.+\)$") as caught:
+        store.open_study(storage.format(folder=tmp_path), "study", "minimize")
+    assert "secret" not in str(caught.value)

@@ -52,7 +52,7 @@ class SearchSpec(_Closed):
 
     sampler: str = "tpe"
     n_startup_trials: int = Field(10, ge=0)
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=2**32)
     priors: bool = Field(False, description="run the space's reference configurations first")
 
     @field_validator("sampler")
@@ -233,7 +233,18 @@ class StudySpec(_Closed):
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain data that `from_mapping` reads back to an equal object."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return _without_needless_nulls(self, self.model_dump(mode="json"))
+
+
+def _without_needless_nulls(model: BaseModel, dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out nulls that say nothing. One in place of a default (`plateau`: never) is what the user chose."""
+    kept: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        if dumped[name] is None and field.default is None:
+            continue
+        inner = getattr(model, name)
+        kept[name] = _without_needless_nulls(inner, dumped[name]) if isinstance(inner, BaseModel) else dumped[name]
+    return kept
 
 
 DEFINING = ("base", "dataset", "trainer", "precision", "space", "preset", "fixed", "objective", "evaluation")
@@ -262,6 +273,8 @@ def load(path: Path) -> StudySpec:
         raise InputError(
             f"{path}{place}: is not YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})"
         ) from None
+    except RecursionError:
+        raise InputError(f"{path}: holds an alias of itself; must be a plain mapping") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: holds {type(document).__name__}; must be a mapping with name, dataset and space")
     return from_mapping(document, str(path), lines, relative_to=path.parent)

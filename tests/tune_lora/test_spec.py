@@ -121,3 +121,20 @@ def test_differences_name_what_defines_a_study_and_nothing_else(tmp_path):
         write(tmp_path, GOOD + "budget: {n_trials: 99}\nobjective: {weights: {identity: 1}}\n")
     ).as_mapping()
     assert spec.differences(old, new) == ["objective.weights.identity: None -> 1.0"]
+
+
+def test_a_null_that_switches_something_off_is_still_there_after_a_round_trip(tmp_path):
+    read = spec.load(write(tmp_path, GOOD + "budget: {plateau: null}\nfixed: {min_snr_gamma: null}\n"))
+    assert read.budget.plateau is None
+    written = yaml.safe_load(yaml.safe_dump(read.as_mapping()))
+    assert spec.from_mapping(written, "again") == read
+    assert "gpu" not in written["resources"] and "preset" not in written  # what says nothing is left out
+
+
+def test_a_file_that_holds_itself_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="alias of itself"):
+        spec.load(write(tmp_path, "name: &loop [*loop]\n"))
+
+
+def test_a_seed_that_no_generator_takes_is_refused(tmp_path):
+    assert "seed" in mistakes(tmp_path, GOOD + "search: {seed: -1}\n")[0]

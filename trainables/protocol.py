@@ -48,6 +48,10 @@ class TrialFailure(Exception):
         self.message = message
         self.metrics = dict(metrics or {})
 
+    def __reduce__(self) -> tuple[type[TrialFailure], tuple[Cause, str, dict[str, float]]]:
+        # Exceptions are pickled with what they printed, which is not what this one is made of.
+        return type(self), (self.cause, self.message, self.metrics)
+
 
 @dataclass(frozen=True)
 class Report:

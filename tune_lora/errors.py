@@ -26,6 +26,10 @@ class InputErrors(InputError):
         self.mistakes = tuple(mistakes)
         super().__init__("\n".join(self.mistakes))
 
+    def __reduce__(self) -> tuple[type[InputErrors], tuple[tuple[str, ...]]]:
+        # Exceptions are pickled with what they printed, which is not what this one is made of.
+        return type(self), (self.mistakes,)
+
 
 class StudyError(TuneLoraError):
     """A study that cannot go on: its storage is broken, its space unsatisfiable, its trials crash."""

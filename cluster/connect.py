@@ -35,8 +35,9 @@ def session(address: str | None = None) -> Generator[Capacity, None, None]:
 
 
 def _open(address: str | None) -> None:
+    # A trial that was given no GPU must see none: it would train there, with as many others as there are CPUs.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     # Ray's own banners and worker prefixes would bury the study's view.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "configure_logging": True}
     if address is None:
         ray.init(include_dashboard=False, object_store_memory=_OBJECT_STORE_BYTES, **quiet)

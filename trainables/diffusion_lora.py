@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import random
 import time
 from collections.abc import Generator, Mapping
@@ -29,6 +30,13 @@ if TYPE_CHECKING:  # importing this module stays cheap: torch is loaded when a t
     from trainables.lora.engine import LoraEngine
 
 REQUIRED = ("network_dim", "network_alpha", "learning_rate", "max_train_epochs")
+WHOLE = (
+    "network_dim", "max_train_epochs", "train_batch_size", "gradient_accumulation_steps", "lr_scheduler_num_cycles",
+)  # fmt: skip
+NUMBERS = (
+    "network_alpha", "learning_rate", "text_encoder_lr", "network_dropout", "min_snr_gamma", "max_grad_norm",
+    "weight_decay", "lr_warmup_steps",
+)  # fmt: skip
 SPLIT_SEED = 0
 LARGEST_HALF = 65504.0  # of IEEE half precision, in which LoRA files are exchanged
 
@@ -78,7 +86,7 @@ class DiffusionLora:
         for name, known in (("optimizer_type", OPTIMIZERS), ("lr_scheduler", SCHEDULES)):
             if name in params and params[name] not in known:
                 mistakes.append(f"{name}: got {params[name]!r}; {nearest(str(params[name]), known)}")
-        return mistakes
+        return mistakes + _wrong_numbers(params)
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """Trains one LoRA; one Report an epoch, with images and score where somebody decides and at the end."""
@@ -107,6 +115,21 @@ class DiffusionLora:
         session.write_references(reference)
         calibration = session.evaluator.describe() | {"prompts": list(session.prompts)}
         return {"baseline": metrics, "calibration": calibration, "images": {"base": path, "reference": reference}}
+
+
+def _wrong_numbers(params: Params) -> list[str]:
+    def is_number(name: str) -> bool:
+        value = params[name]
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+    def is_whole(name: str) -> bool:
+        return is_number(name) and params[name] >= 1 and params[name] == int(params[name])
+
+    counts = [name for name in WHOLE if name in params and not is_whole(name)]
+    numbers = [name for name in NUMBERS if name in params and not is_number(name)]
+    return [f"{name}: got {params[name]!r}; must be a whole number from 1" for name in counts] + [
+        f"{name}: got {params[name]!r}; must be a number from 0, such as 0.0001 or 1.0e-4" for name in numbers
+    ]
 
 
 class _Session:
@@ -250,10 +273,12 @@ class _Trial:
         if float(params.get("text_encoder_lr", 0.0)) > 0:
             rate = float(params["text_encoder_lr"])
             adapters.append(Adapter(base.text_encoder, TEXT_TARGETS, rank, alpha, rate, dropout))
-        attached = []
-        for index, adapter in enumerate(adapters):
-            attached.append(adapter.attach(self.context.seed * 2 + index))
-        return attached
+        try:
+            return [adapter.attach(self.context.seed * 2 + index) for index, adapter in enumerate(adapters)]
+        except BaseException:  # as when memory is short: the shared base must be left clean
+            for adapter in adapters:
+                adapter.detach()
+            raise
 
     @property
     def trains_text(self) -> bool:
@@ -312,6 +337,9 @@ class _Trial:
         base = self.session.base
         if self.trains_text:
             return base.text_states(base.tokens(captions))
+        if self.session.data.settings.shuffle_caption:  # hardly a caption comes twice: keeping them would fill memory
+            with torch.no_grad():
+                return base.text_states(base.tokens(captions))
         known = self.context.shared.setdefault("text_states", {})
         missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
         if missing:
@@ -375,6 +403,7 @@ class _Trial:
         )
 
     def close(self) -> None:
-        """Takes the adapters off the shared base."""
+        """Takes the adapters off the shared base, and leaves it in evaluation mode however the trial ended."""
+        self._train_mode(False)
         for adapter in self.adapters:
             adapter.detach()

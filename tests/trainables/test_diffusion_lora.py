@@ -176,6 +176,10 @@ def test_every_optimizer_of_the_spaces_trains(character, tmp_path, shared, optim
         ({}, "network_dim is missing"),
         (PARAMS | {"optimizer_type": "AdamW8bits"}, "did you mean 'AdamW8bit'"),
         (PARAMS | {"lr_scheduler": "cosin"}, "did you mean 'cosine'"),
+        (PARAMS | {"network_dim": "eight"}, "network_dim: got 'eight'; must be a whole number from 1"),
+        (PARAMS | {"max_train_epochs": 0}, "max_train_epochs: got 0; must be a whole number from 1"),
+        (PARAMS | {"learning_rate": "1e-4"}, "learning_rate: got '1e-4'; must be a number"),  # a word to YAML
+        (PARAMS | {"weight_decay": float("nan")}, "weight_decay: got nan"),
     ],
 )
 def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_loaded(params, message):
@@ -200,3 +204,23 @@ def test_weights_too_large_for_a_lora_file_end_the_trial_with_a_cause(character,
     with pytest.raises(TrialFailure) as caught:
         next(running)
     assert caught.value.cause in (Cause.GRADIENT_EXPLOSION, Cause.NAN_LOSS)
+
+
+def test_captions_in_ever_new_orders_are_not_kept(character, tmp_path, shared):
+    trainer = trainer_on(character, dataset_settings={"shuffle_caption": True})
+    list(trainer.run(context(tmp_path, shared, params={"text_encoder_lr": 0.0, "max_train_epochs": 2})))
+    assert not shared.get("text_states")
+
+
+def test_a_failed_trial_leaves_the_base_in_evaluation_mode(character, tmp_path, shared):
+    with pytest.raises(TrialFailure):
+        list(trainer_on(character).run(context(tmp_path, shared, params={"learning_rate": 1e30})))
+    base = shared["diffusion_lora"][1].base
+    assert not base.unet.training and not base.text_encoder.training
+
+
+def test_half_precision_learns_as_well(character, tmp_path, shared):
+    trainer = trainer_on(character, precision="bf16")
+    base = trainer.prepare(context(tmp_path, shared))["baseline"]
+    last = list(trainer.run(context(tmp_path, shared, params={"max_train_epochs": 4})))[-1].metrics
+    assert last["val_loss"] < base["val_loss"] and "score" in last

@@ -19,6 +19,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from trainables.lora.paths import resolve_base
 from tune_lora.errors import InputError
 
+LARGE_SIDE = 256
+"""Pixels from which a VAE works on one image at a time: at 512 each takes a gigabyte, and it is given 8 to 32."""
+
 
 @dataclass
 class Base:
@@ -82,6 +85,8 @@ def load(base: str, device: torch.device | None = None) -> Base:
     for model in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         model.requires_grad_(False)
         model.eval()
+    if pipeline.vae.config.sample_size >= LARGE_SIDE:
+        pipeline.vae.enable_slicing()
     schedule = DDPMScheduler.from_config(pipeline.scheduler.config)
     return Base(pipeline, schedule, _identity(path), device)
 

@@ -13,6 +13,8 @@ from trainables.protocol import Cause, TrialFailure
 
 WINDOW = 16
 EXPLODED = 10.0
+_REFUSALS = ("allocate memory", "out of memory", "ALLOC_FAILED")
+"""How the CPU's allocator, the CUDA runtime and its libraries say that there is no memory left."""
 
 
 class Watch:
@@ -57,7 +59,7 @@ def out_of_memory_is_a_cause() -> Generator[None, None, None]:
     except MemoryError as error:
         raise TrialFailure(Cause.OUT_OF_MEMORY, _first_line(error)) from None
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not any(sign in str(error) for sign in _REFUSALS):
             raise
         raise TrialFailure(Cause.OUT_OF_MEMORY, _first_line(error)) from None
 

@@ -135,6 +135,19 @@ def test_a_folder_answers_as_the_pipeline_it_was_made_of(narrow, folder):
         torch.testing.assert_close(got[part], answer, msg=part)
 
 
+@pytest.mark.parametrize(("side", "one_at_a_time"), [(64, False), (512, True)])
+def test_a_large_vae_works_on_one_image_at_a_time(folder, tmp_path, side, one_at_a_time):
+    copy = shutil.copytree(folder, tmp_path / "base")
+    config = copy / "vae" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"sample_size": side}))
+    loaded = base.load(str(copy), CPU)
+    sizes = []
+    loaded.vae.encoder.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with torch.no_grad():
+        loaded.vae.encode(torch.zeros(3, 3, 16, 16))
+    assert sizes == ([1, 1, 1] if one_at_a_time else [3])
+
+
 def test_the_identity_follows_the_weights_and_not_the_place(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)

@@ -151,6 +151,19 @@ def test_memory_that_cannot_be_had_is_a_cause_with_what_was_asked():
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_what_a_gpu_says_without_memory_is_the_same_cause(said):
+    with pytest.raises(TrialFailure) as caught, out_of_memory_is_a_cause():
+        raise RuntimeError(said)
+    assert (caught.value.cause, caught.value.message) == (Cause.OUT_OF_MEMORY, said.splitlines()[0])
+
+
+@pytest.mark.parametrize(
     ("samples", "batch_size", "accumulation", "steps"), [(10, 4, 1, 3), (10, 4, 2, 2), (8, 4, 2, 1), (1, 4, 4, 1)]
 )
 def test_optimizer_steps_of_an_epoch(samples, batch_size, accumulation, steps):

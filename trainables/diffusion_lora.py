@@ -146,6 +146,7 @@ class _Session:
         held_out = cache.latents(self.base, data.held_out, settings.resolution)
         self.held_out_latents: torch.Tensor = held_out.mean[:, 0]
         self.held_out_ids = self.base.tokens([image.caption for image in data.held_out])
+        self._text_states: Mapping[str, torch.Tensor] | None = None
         self.prompts = _prompts(trainer.evaluation, data)
         self.evaluator: Evaluator = self._evaluator()
 
@@ -173,6 +174,15 @@ class _Session:
 
         with self.autocast():
             return validation_loss(self.base, self.held_out_latents, self.held_out_ids)
+
+    def text_states(self) -> Mapping[str, torch.Tensor]:
+        """States of every training caption, and of the empty one that dropout shows, under the base's text encoder."""
+        from trainables.lora import cache
+
+        if self._text_states is None:
+            captions = [image.caption for image in self.data.train]
+            self._text_states = cache.text_states(self.base, [*captions, ""])
+        return self._text_states
 
     def autocast(self) -> Any:
         """bf16 where it was asked for."""
@@ -331,7 +341,7 @@ class _Trial:
         return total / len(order)
 
     def _states(self, captions: list[str]) -> torch.Tensor:
-        """Text states of the captions; from memory while the text encoder is frozen."""
+        """Text states of the captions; from the cache while the text encoder is frozen."""
         import torch
 
         base = self.session.base
@@ -340,11 +350,7 @@ class _Trial:
         if self.session.data.settings.shuffle_caption:  # hardly a caption comes twice: keeping them would fill memory
             with torch.no_grad():
                 return base.text_states(base.tokens(captions))
-        known = self.context.shared.setdefault("text_states", {})
-        missing = [caption for caption in dict.fromkeys(captions) if caption not in known]
-        if missing:
-            with torch.no_grad():
-                known.update(zip(missing, base.text_states(base.tokens(missing)), strict=True))
+        known = self.session.text_states()
         return torch.stack([known[caption] for caption in captions])
 
     def _train_mode(self, on: bool) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tune_lora.study import Slots, View
 
 LOOK_EVERY_SECONDS = 0.5
+USERS_TARGET = 0.10
 MAX_BUDGET = 100_000  # rungs are listed up to here; a trial sees those below its own horizon
 
 
@@ -70,9 +71,11 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
     spec = ready.spec
     trials = (spec.folder / "trials").absolute()
 
+    target = _target(study, ready)
+
     def enough(record: StudyRecord) -> str | None:
         return reason_to_stop(
-            record, plateau=spec.budget.plateau, n_startup=spec.search.n_startup_trials, target=spec.budget.target
+            record, plateau=spec.budget.plateau, n_startup=spec.search.n_startup_trials, target=target
         )
 
     return StudySearcher(
@@ -89,6 +92,17 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
         stop=enough,
         retries=spec.budget.retries,
     )
+
+
+def _target(study: optuna.Study, ready: Plan) -> float | None:
+    """The score at which the study stops: what was asked for, else the user's own 0.10 where the score is on their
+    scale."""
+    if ready.spec.budget.target is not None:
+        return ready.spec.budget.target
+    calibration = study.user_attrs.get(store.CALIBRATION, {})
+    origins = set(calibration.get("targets_from", {}).values())
+    on_the_users_scale = calibration.get("calibrated", False) and origins == {"spec"}
+    return USERS_TARGET if on_the_users_scale and ready.spec.objective.metric == "score" else None
 
 
 def _decide_at(ready: Plan) -> tuple[int, ...]:

@@ -224,3 +224,19 @@ def test_half_precision_learns_as_well(character, tmp_path, shared):
     base = trainer.prepare(context(tmp_path, shared))["baseline"]
     last = list(trainer.run(context(tmp_path, shared, params={"max_train_epochs": 4})))[-1].metrics
     assert last["val_loss"] < base["val_loss"] and "score" in last
+
+
+def test_text_embeddings_are_computed_once_while_the_text_encoder_is_frozen(character, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path / "cache"))
+    frozen = {"text_encoder_lr": 0.0, "max_train_epochs": 2}
+    settings = {"shuffle_caption": False, "caption_dropout": 0.2}
+    trainer = trainer_on(character, dataset_settings=settings)
+    first = list(trainer.run(context(tmp_path, {}, params=frozen)))
+    (entry,) = (tmp_path / "cache" / "text").iterdir()
+    written = entry.stat().st_mtime_ns
+    again = list(trainer.run(context(tmp_path, {}, params=frozen)))  # another worker
+    assert entry.stat().st_mtime_ns == written
+    assert again[-1].metrics == pytest.approx(dict(first[-1].metrics), rel=1e-4)
+    entry.write_bytes(b"damaged")
+    healed = list(trainer.run(context(tmp_path, {}, params=frozen)))
+    assert healed[-1].metrics == pytest.approx(dict(first[-1].metrics), rel=1e-4)

@@ -260,3 +260,23 @@ def test_crash_after_crash_stops_the_study(tmp_path, ray_session):
     assert 3 <= sum(trial.cause is Cause.CRASH for trial in record.trials) <= 4
     assert all("bug" in trial.message for trial in record.trials if trial.cause is Cause.CRASH)
     assert (tmp_path / "curves" / "trials" / "0" / "traceback.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("target", "calibration", "expected"),
+    [
+        (None, {}, None),
+        (None, {"calibrated": False, "targets_from": {"clip": "spec"}}, None),
+        (None, {"calibrated": True, "targets_from": {"clip": "reference", "contrast": "spec"}}, None),
+        (None, {"calibrated": True, "targets_from": {"clip": "spec", "contrast": "spec"}}, 0.10),
+        (0.3, {"calibrated": False}, 0.3),
+    ],
+)
+def test_the_users_own_target_holds_on_the_users_own_scale_only(tmp_path, target, calibration, expected):
+    from tune_lora import tuning
+    from tune_lora.build import plan
+
+    chosen = spec(tmp_path, budget={"target": target})
+    opened = optuna.create_study()
+    opened.set_user_attr(store.CALIBRATION, calibration)
+    assert tuning._target(opened, plan(chosen)) == expected

@@ -54,16 +54,39 @@ def latents(base: Base, images: Sequence[CaptionedImage], resolution: int, *, fl
         except (SafetensorError, KeyError, OSError):
             path.unlink(missing_ok=True)
     made = _encode(base, images, resolution, flip)
-    _store(path, made)
+    _store(path, {"mean": made.mean, "std": made.std})
     return made
 
 
-def _store(path: Path, made: Latents) -> None:
+@torch.no_grad()  # not inference mode: its tensors could not take part in training
+def text_states(base: Base, captions: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Text states (context length, width) of each caption under the base's own text encoder, from the cache as
+    latents are.
+
+    For trials that leave the text encoder as it is; with an adapter on it, states change at every step.
+    """
+    unique = sorted(set(captions))
+    digest = hashlib.sha256(f"{_VERSION}|{base.identity}|text".encode())
+    for caption in unique:
+        digest.update(hashlib.sha256(caption.encode()).digest())
+    path = cache_folder() / "text" / f"{digest.hexdigest()}.safetensors"
+    if path.is_file():
+        try:
+            return dict(zip(unique, load_file(path)["states"].to(base.device), strict=True))
+        except (SafetensorError, KeyError, OSError, ValueError):
+            path.unlink(missing_ok=True)
+    parts = [unique[start : start + _BATCH] for start in range(0, len(unique), _BATCH)]
+    states = torch.cat([base.text_states(base.tokens(part)) for part in parts])
+    _store(path, {"states": states.cpu()})
+    return dict(zip(unique, states, strict=True))
+
+
+def _store(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Whole or not at all; when two workers write, the later one wins with the same content."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, scratch = tempfile.mkstemp(dir=path.parent, suffix=".part")
     os.close(handle)
-    save_file({"mean": made.mean.contiguous(), "std": made.std.contiguous()}, scratch)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, scratch)
     Path(scratch).replace(path)
 
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,37 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _TOML_GENERAL = {"shuffle_caption", "caption_extension", "keep_tokens", "flip_aug", "caption_dropout_rate"}
 _TOML_DATASET = _TOML_GENERAL | {"resolution", "batch_size", "enable_bucket", "subsets", "num_repeats"}
 _TOML_SUBSET = _TOML_GENERAL | {"image_dir", "num_repeats"}
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+def _is_extension(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\.[^./\\\0]+", value) is not None
+
+
+def _is_truth(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+_COUNT: _Rule = (lambda value: _is_whole(value, 1), "a whole number from 1")
+_EXTENSION: _Rule = (_is_extension, "a dot and letters, such as .txt")
+_RULES: Mapping[str, _Rule] = {
+    "resolution": (lambda value: _is_whole(value, 16) and value % 8 == 0, "a multiple of 8 from 16"),
+    "batch_size": _COUNT,
+    "repeats": _COUNT,
+    "caption_extension": _EXTENSION,
+    "shuffle_caption": (_is_truth, "true or false"),
+    "keep_tokens": (lambda value: _is_whole(value, 0), "a whole number from 0"),
+    "caption_dropout": (_is_share, "a share from 0 to 1"),
+    "flip": (_is_truth, "true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -89,11 +121,9 @@ def load(
     if path.is_dir() and (path / "dataset.toml").is_file():
         path = path / "dataset.toml"
     if path.suffix == ".toml":
-        chosen = _read_toml(path, found) | chosen
-        known = {key: value for key, value in chosen.items() if key in DatasetSettings.__dataclass_fields__}
-        final = DatasetSettings(**known)
+        final = _checked(path, _read_toml(path, found) | chosen, found)
     elif path.is_dir():
-        final = DatasetSettings(**chosen)
+        final = _checked(path, chosen, found)
         _read_folder(path, final, found)
     else:
         raise InputError(f"dataset {str(path)!r} is a file; must be a folder of captioned images or a dataset .toml")
@@ -106,6 +136,18 @@ def load(
         raise InputErrors(found.mistakes)
     train, held_out = split(found.images, held_out_share, seed)
     return Dataset(train, held_out, final, name=path.parent.name if path.suffix == ".toml" else path.name)
+
+
+def _checked(path: Path, chosen: Mapping[str, Any], found: _Found) -> DatasetSettings:
+    """The settings; a wrong one is noted and stands as its default."""
+    right = {}
+    for name, value in chosen.items():
+        is_right, wanted = _RULES[name]
+        if is_right(value):
+            right[name] = value
+        else:
+            found.mistakes.append(f"{path}: {name} is {value!r}; must be {wanted}")
+    return DatasetSettings(**right)
 
 
 def split(
@@ -138,7 +180,11 @@ def _read_folder(folder: Path, settings: DatasetSettings, found: _Found) -> None
 
 
 def _read_metadata(folder: Path, settings: DatasetSettings, found: _Found) -> None:
-    lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
+    try:
+        lines = (folder / "metadata.jsonl").read_text("utf-8").splitlines()
+    except UnicodeDecodeError:
+        found.mistakes.append(f"{folder / 'metadata.jsonl'}: is not UTF-8 text; must be one JSON object a line")
+        return
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -148,6 +194,9 @@ def _read_metadata(folder: Path, settings: DatasetSettings, found: _Found) -> No
             name, text = entry["file_name"], entry["text"]
         except (json.JSONDecodeError, KeyError, TypeError):
             found.mistakes.append(f"{place}: must be a JSON object with file_name and text")
+            continue
+        if "\0" in str(name):
+            found.mistakes.append(f"{place}: {name!r} is no file name")
             continue
         path = (folder / str(name)).resolve()
         if not path.is_relative_to(folder.resolve()):
@@ -159,7 +208,11 @@ def _read_metadata(folder: Path, settings: DatasetSettings, found: _Found) -> No
 def _add(path: Path, caption: str, repeats: int, found: _Found) -> None:
     try:
         with Image.open(path) as image:
-            image.verify()
+            if image.format == "PNG":
+                image.verify()  # compares its check sums, which other formats do not have
+            else:
+                image.draft("RGB", (64, 64))  # a JPEG is read to its end, and decoded small
+                image.load()
     except FileNotFoundError:
         found.mistakes.append(f"{path}: no such image")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -186,9 +239,12 @@ def _read_toml(path: Path, found: _Found) -> dict[str, Any]:
     if dataset.get("enable_bucket"):
         found.mistakes.append(f"{path}: enable_bucket = true; must be false, aspect buckets are not supported")
     merged = general | {key: value for key, value in dataset.items() if key != "subsets"}
-    for subset in dataset.get("subsets", []):
+    subsets = dataset.get("subsets", [])
+    if not isinstance(subsets, list):
+        raise InputError(f"{path}: subsets is {subsets!r}; must be tables, [[datasets.subsets]]")
+    for subset in subsets:
         _read_subset(path, merged, subset, found)
-    return _settings_of(path, merged | _shared(dataset.get("subsets", [])), found)
+    return _settings_of(merged | _shared(subsets))
 
 
 def _shared(subsets: list[dict[str, Any]]) -> dict[str, Any]:
@@ -203,35 +259,25 @@ def _read_subset(path: Path, merged: dict[str, Any], subset: dict[str, Any], fou
         found.mistakes.append(f"{path}: image_dir {subset.get('image_dir')!r} is not a folder beside this file")
         return
     options = merged | subset
-    repeats = options.get("num_repeats", 1)
-    if not isinstance(repeats, int) or repeats < 1:
-        found.mistakes.append(f"{path}: num_repeats is {repeats!r}; must be a whole number from 1")
-        return
-    extension = str(options.get("caption_extension", ".txt"))
+    repeats, extension = options.get("num_repeats", 1), options.get("caption_extension", ".txt")
+    for name, value, (is_right, wanted) in (
+        ("num_repeats", repeats, _COUNT),
+        ("caption_extension", extension, _EXTENSION),
+    ):
+        if not is_right(value):
+            found.mistakes.append(f"{path}: {name} is {value!r}; must be {wanted}")
+            return
     _read_folder(folder, DatasetSettings(repeats=repeats, caption_extension=extension), found)
 
 
-def _settings_of(path: Path, merged: dict[str, Any], found: _Found) -> dict[str, Any]:
-    resolution = merged.get("resolution", DatasetSettings.resolution)
-    if isinstance(resolution, list):
-        if len(set(resolution)) != 1:
-            found.mistakes.append(f"{path}: resolution is {resolution}; must be square, such as 512")
-        resolution = resolution[0] if resolution else 0
-    settings = {
-        "resolution": resolution,
-        "batch_size": merged.get("batch_size", DatasetSettings.batch_size),
-        "caption_extension": merged.get("caption_extension", ".txt"),
-        "shuffle_caption": merged.get("shuffle_caption", False),
-        "keep_tokens": merged.get("keep_tokens", 0),
-        "caption_dropout": merged.get("caption_dropout_rate", 0.0),
-        "flip": merged.get("flip_aug", False),
-    }
-    for name in ("resolution", "batch_size"):
-        value = settings[name]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            found.mistakes.append(f"{path}: {name} is {value!r}; must be a whole number from 1")
-            settings[name] = getattr(DatasetSettings, name)
-    return settings
+def _settings_of(merged: Mapping[str, Any]) -> dict[str, Any]:
+    """What kohya's names mean here, unchecked; a square may be written as a pair."""
+    ours = {"caption_dropout_rate": "caption_dropout", "flip_aug": "flip"}
+    named = {ours.get(name, name): value for name, value in merged.items()}
+    resolution = named.get("resolution")
+    if isinstance(resolution, list) and resolution and all(side == resolution[0] for side in resolution):
+        named["resolution"] = resolution[0]
+    return {name: value for name, value in named.items() if name in _RULES}
 
 
 def _check_keys(path: Path, place: str, got: Any, known: set[str], found: _Found) -> None:

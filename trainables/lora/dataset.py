@@ -6,9 +6,8 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,43 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from trainables.lora.dataset_settings import NAMES, DatasetSettings, settings_of
 from tune_lora.errors import InputError, InputErrors, nearest
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _TOML_GENERAL = {"shuffle_caption", "caption_extension", "keep_tokens", "flip_aug", "caption_dropout_rate"}
 _TOML_DATASET = _TOML_GENERAL | {"resolution", "batch_size", "enable_bucket", "subsets", "num_repeats"}
 _TOML_SUBSET = _TOML_GENERAL | {"image_dir", "num_repeats"}
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-def _is_extension(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\.[^./\\\0]+", value) is not None
-
-
-def _is_truth(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-_Rule = tuple[Callable[[Any], bool], str]
-_COUNT: _Rule = (lambda value: _is_whole(value, 1), "a whole number from 1")
-_EXTENSION: _Rule = (_is_extension, "a dot and letters, such as .txt")
-_RULES: Mapping[str, _Rule] = {
-    "resolution": (lambda value: _is_whole(value, 16) and value % 8 == 0, "a multiple of 8 from 16"),
-    "batch_size": _COUNT,
-    "repeats": _COUNT,
-    "caption_extension": _EXTENSION,
-    "shuffle_caption": (_is_truth, "true or false"),
-    "keep_tokens": (lambda value: _is_whole(value, 0), "a whole number from 0"),
-    "caption_dropout": (_is_share, "a share from 0 to 1"),
-    "flip": (_is_truth, "true or false"),
-}
 
 
 @dataclass(frozen=True)
@@ -66,20 +35,6 @@ class CaptionedImage:
     def digest(self) -> str:
         """SHA-256 of the file's bytes: what caches are keyed by."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class DatasetSettings:
-    """How the images are shown. `resolution` in pixels (square), `batch_size` in images."""
-
-    resolution: int = 64
-    batch_size: int = 4
-    repeats: int = 1
-    caption_extension: str = ".txt"
-    shuffle_caption: bool = False
-    keep_tokens: int = 0
-    caption_dropout: float = 0.0
-    flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,9 +76,9 @@ def load(
     if path.is_dir() and (path / "dataset.toml").is_file():
         path = path / "dataset.toml"
     if path.suffix == ".toml":
-        final = _checked(path, _read_toml(path, found) | chosen, found)
+        final = settings_of(_read_toml(path, found) | chosen, str(path), found.mistakes)
     elif path.is_dir():
-        final = _checked(path, chosen, found)
+        final = settings_of(chosen, str(path), found.mistakes)
         _read_folder(path, final, found)
     else:
         raise InputError(f"dataset {str(path)!r} is a file; must be a folder of captioned images or a dataset .toml")
@@ -133,21 +88,9 @@ def load(
     if not found.mistakes and len(found.images) < 2:
         found.mistakes.append(f"dataset {str(path)!r} holds 1 image; must hold at least 2, since one is held out")
     if found.mistakes:
-        raise InputErrors(found.mistakes)
+        raise InputErrors(dict.fromkeys(found.mistakes))
     train, held_out = split(found.images, held_out_share, seed)
     return Dataset(train, held_out, final, name=path.parent.name if path.suffix == ".toml" else path.name)
-
-
-def _checked(path: Path, chosen: Mapping[str, Any], found: _Found) -> DatasetSettings:
-    """The settings; a wrong one is noted and stands as its default."""
-    right = {}
-    for name, value in chosen.items():
-        is_right, wanted = _RULES[name]
-        if is_right(value):
-            right[name] = value
-        else:
-            found.mistakes.append(f"{path}: {name} is {value!r}; must be {wanted}")
-    return DatasetSettings(**right)
 
 
 def split(
@@ -260,14 +203,8 @@ def _read_subset(path: Path, merged: dict[str, Any], subset: dict[str, Any], fou
         return
     options = merged | subset
     repeats, extension = options.get("num_repeats", 1), options.get("caption_extension", ".txt")
-    for name, value, (is_right, wanted) in (
-        ("num_repeats", repeats, _COUNT),
-        ("caption_extension", extension, _EXTENSION),
-    ):
-        if not is_right(value):
-            found.mistakes.append(f"{path}: {name} is {value!r}; must be {wanted}")
-            return
-    _read_folder(folder, DatasetSettings(repeats=repeats, caption_extension=extension), found)
+    shown = {"repeats": repeats, "caption_extension": extension}
+    _read_folder(folder, settings_of(shown, str(path), found.mistakes), found)
 
 
 def _settings_of(merged: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,7 +214,7 @@ def _settings_of(merged: Mapping[str, Any]) -> dict[str, Any]:
     resolution = named.get("resolution")
     if isinstance(resolution, list) and resolution and all(side == resolution[0] for side in resolution):
         named["resolution"] = resolution[0]
-    return {name: value for name, value in named.items() if name in _RULES}
+    return {name: value for name, value in named.items() if name in NAMES}
 
 
 def _check_keys(path: Path, place: str, got: Any, known: set[str], found: _Found) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +92,14 @@ def test_every_bad_file_is_named_in_one_pass(folder):
     ("text", "message"),
     [
         ("[[datasets]]\nresolutoin = 64\n", "did you mean 'resolution'"),
-        ("[[datasets]]\nresolution = -1\n", "must be a whole number"),
+        ("[[datasets]]\nresolution = -1\n", "must be a multiple of 8 from 16"),
+        ("[[datasets]]\nresolution = 60\n", "must be a multiple of 8 from 16"),
+        ("[[datasets]]\nresolution = [[1], [1]]\n", "must be a multiple of 8 from 16"),
+        ("[[datasets]]\nbatch_size = true\n", "batch_size is True; must be a whole number from 1"),
+        ("[[datasets]]\nsubsets = 3\n", "subsets is 3; must be tables"),
+        ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\ncaption_extension = 7\n', "must be a dot and letters"),
+        ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\nflip_aug = "maybe"\n', "must be true or false"),
+        ('[general]\ncaption_dropout_rate = "x"\n[[datasets]]\n', "must be a share from 0 to 1"),
         ("[general\n", "is not TOML"),
         ("[general]\nkeep_tokens = 1\n", "must be exactly one"),
         ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "nowhere"\n', "is not a folder"),
@@ -122,3 +130,29 @@ def test_too_few_images_are_said(tmp_path, count):
 def test_a_missing_folder_is_said(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         dataset.load(tmp_path / "nowhere")
+
+
+def test_a_jpeg_cut_off_by_a_broken_download_is_found_before_anything_starts(folder):
+    noise = np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    whole = folder / "whole.jpg"
+    Image.fromarray(noise).save(whole)
+    (folder / "cut.jpg").write_bytes(whole.read_bytes()[:-5000])
+    for name in ("whole", "cut"):
+        (folder / f"{name}.txt").write_text("noise")
+    with pytest.raises(InputErrors) as caught:
+        dataset.load(folder)
+    assert [Path(line.partition(": ")[0]).name for line in caught.value.mistakes] == ["cut.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"\xff\xfe", "is not UTF-8"), (b'{"file_name": "\\u0000", "text": "a"}', "no file name")]
+)
+def test_wrong_bytes_in_metadata_are_one_clear_line(folder, content, message):
+    (folder / "metadata.jsonl").write_bytes(content)
+    with pytest.raises(InputErrors, match=message):
+        dataset.load(folder)
+
+
+def test_a_caption_extension_without_its_dot_is_refused(folder):
+    with pytest.raises(InputErrors, match="caption_extension is 'txt'; must be a dot and letters"):
+        dataset.load(folder, {"caption_extension": "txt"})

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
 
+METRICS = ("score", "val_loss")
+"""What each report holds."""
 _STATE = "curve.json"
 
 

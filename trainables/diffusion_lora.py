@@ -37,6 +37,12 @@ NUMBERS = (
     "network_alpha", "learning_rate", "text_encoder_lr", "network_dropout", "min_snr_gamma", "max_grad_norm",
     "weight_decay", "lr_warmup_steps",
 )  # fmt: skip
+METRICS = (
+    "score", "identity", "clip_consistency", "lpips_diversity", "brightness_mean", "brightness_std", "contrast_mean",
+    "contrast_std", "saturation_mean", "failures", "style_term", "lpips_term", "clip_term", "val_loss", "train_loss",
+    "learning_rate",
+)  # fmt: skip
+"""What the last report of a trial holds."""
 SPLIT_SEED = 0
 LARGEST_HALF = 65504.0  # of IEEE half precision, in which LoRA files are exchanged
 
@@ -127,9 +133,11 @@ def _wrong_numbers(params: Params) -> list[str]:
 
     counts = [name for name in WHOLE if name in params and not is_whole(name)]
     numbers = [name for name in NUMBERS if name in params and not is_number(name)]
-    return [f"{name}: got {params[name]!r}; must be a whole number from 1" for name in counts] + [
-        f"{name}: got {params[name]!r}; must be a number from 0, such as 0.0001 or 1.0e-4" for name in numbers
-    ]
+    mistakes = [f"{name}: got {params[name]!r}; must be a whole number from 1" for name in counts]
+    mistakes += [f"{name}: got {params[name]!r}; must be a number from 0, such as 0.0001 or 1.0e-4" for name in numbers]
+    if "network_dropout" in params and "network_dropout" not in numbers and params["network_dropout"] >= 1:
+        mistakes.append(f"network_dropout: got {params['network_dropout']!r}; must be a share from 0, below 1")
+    return mistakes
 
 
 class _Session:

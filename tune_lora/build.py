@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.space import Space
-from trainables import demo_character
+from trainables import curve, demo_character, diffusion_lora
 from trainables.curve import Curve
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation, load_dataset
 from trainables.lora.paths import cache_folder, resolve_base
 from trainables.protocol import Trainer
-from tune_lora.errors import InputError, InputErrors
+from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
+
+METRICS = {"diffusion_lora": diffusion_lora.METRICS, "curve": curve.METRICS}
+"""What each trainer measures; a study is about one of them."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ def plan(spec: StudySpec) -> Plan:
     if isinstance(trainer, DiffusionLora):
         _collect(mistakes, lambda: resolve_base(spec.base))
         _collect(mistakes, lambda: load_dataset(trainer))
+    known = METRICS[spec.trainer]
+    if spec.objective.metric not in known:
+        mistakes.append(f"objective.metric: got {spec.objective.metric!r}; {nearest(spec.objective.metric, known)}")
     for name in ("clip", "lpips"):
         path = getattr(spec.evaluation, name)
         if path and not Path(path).exists():
@@ -65,9 +71,9 @@ def space_of(spec: StudySpec) -> Space:
 def trainer_of(spec: StudySpec) -> Trainer:
     """The trainer that the study's trials run."""
     if spec.trainer == "curve":
-        curve = spec.curve
-        failing = (curve.nan_above or math.inf, curve.crash_above or math.inf)
-        return Curve(curve.best_rate, curve.noise, *failing, curve.seconds)
+        chosen = spec.curve
+        failing = (chosen.nan_above or math.inf, chosen.crash_above or math.inf)
+        return Curve(chosen.best_rate, chosen.noise, *failing, chosen.seconds)
     return image_trainer(spec)
 
 

@@ -100,6 +100,8 @@ def configuration(path: Path) -> dict[str, Any]:
     content = _yaml(path, "a configuration such as best_config.yaml")
     if not isinstance(content, dict) or not content:
         raise InputError(f"{path}: holds no settings; must be a configuration such as best_config.yaml")
+    if wrong := [key for key in content if not isinstance(key, str)]:
+        raise InputError(f"{path}: got the name {wrong[0]!r}; names of settings must be words")
     return content
 
 

@@ -6,6 +6,7 @@ with the nearest right one.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from tune_lora.errors import InputError, InputErrors, nearest
 
 SCHEDULERS = ("asha", "median", "none")
 WEIGHTS = ("style", "lpips", "clip", "identity", "failures")
+TARGETS = ("brightness", "contrast", "diversity", "clip", "saturation")
 DEMO_CHARACTER = "demo-character"
 
 
@@ -95,8 +97,8 @@ class ObjectiveSpec(_Closed):
         for name, weight in value.items():
             if name not in WEIGHTS:
                 raise ValueError(f"unknown weight {name!r}; {nearest(name, WEIGHTS)}")
-            if not weight >= 0:
-                raise ValueError(f"weight {name} is {weight}; must be 0 or more")
+            if not 0 <= weight < math.inf:
+                raise ValueError(f"weight {name} is {weight}; must be 0 or more, and finite")
         return value
 
     @field_validator("targets")
@@ -104,6 +106,11 @@ class ObjectiveSpec(_Closed):
     def targets_are_known(cls, value: str | dict[str, float] | None) -> str | dict[str, float] | None:
         if isinstance(value, str) and value not in ("reference", "spec"):
             raise ValueError(f"got {value!r}; must be reference, spec, or numbers by name")
+        for name, number in value.items() if isinstance(value, dict) else ():
+            if name not in TARGETS:
+                raise ValueError(f"unknown target {name!r}; {nearest(name, TARGETS)}")
+            if not -1 <= number <= 1:
+                raise ValueError(f"target {name} is {number}; must be a number from -1 to 1")
         return value
 
 

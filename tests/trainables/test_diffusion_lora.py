@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.contracts.trainer import TrainerContract
 from trainables import demo_character
-from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
+from trainables.diffusion_lora import METRICS, DiffusionLora, ImageEvaluation
 from trainables.lora import cache
 from trainables.protocol import Cause, TrialContext, TrialFailure
 
@@ -67,6 +67,11 @@ class TestDiffusionLora(TrainerContract):
     @pytest.fixture
     def params(self):
         return PARAMS
+
+
+def test_the_last_report_holds_what_a_study_may_be_about(character, tmp_path, shared):
+    last = list(trainer_on(character).run(context(tmp_path, shared, params={"max_train_epochs": 1})))[-1]
+    assert set(last.metrics) == set(METRICS)
 
 
 def test_images_are_judged_where_somebody_decides_and_at_the_end(character, tmp_path, shared):
@@ -180,6 +185,7 @@ def test_every_optimizer_of_the_spaces_trains(character, tmp_path, shared, optim
         (PARAMS | {"max_train_epochs": 0}, "max_train_epochs: got 0; must be a whole number from 1"),
         (PARAMS | {"learning_rate": "1e-4"}, "learning_rate: got '1e-4'; must be a number"),  # a word to YAML
         (PARAMS | {"weight_decay": float("nan")}, "weight_decay: got nan"),
+        (PARAMS | {"network_dropout": 1.5}, "network_dropout: got 1.5; must be a share"),
     ],
 )
 def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_loaded(params, message):

@@ -272,3 +272,18 @@ def test_a_folder_with_a_number_for_a_name_gets_a_study_that_is_valid(images: Pa
     folder = shutil.copytree(images, tmp_path / "2024")
     assert tune_lora("init", folder, "--yes").returncode == 0
     assert spec.load(folder / "study.yaml").name == "2024"
+
+
+def test_a_metric_that_nobody_measures_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(CURVES | {"objective": {"metric": "scoer"}}))
+    (line,) = refused("validate", file)
+    assert "objective.metric: got 'scoer'; did you mean 'score'" in line
+
+
+def test_a_configuration_whose_names_are_no_words_is_refused(tmp_path: Path) -> None:
+    study, config = tmp_path / "study.yaml", tmp_path / "config.yaml"
+    study.write_text(yaml.safe_dump(CURVES))
+    config.write_text("learning_rate: 0.001\n7: 3\n")
+    (line,) = refused("train", study, "--config", config, "--output", tmp_path / "out")
+    assert "got the name 7" in line

@@ -138,3 +138,21 @@ def test_a_file_that_holds_itself_is_one_line(tmp_path):
 
 def test_a_seed_that_no_generator_takes_is_refused(tmp_path):
     assert "seed" in mistakes(tmp_path, GOOD + "search: {seed: -1}\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("{targets: {brightnes: 0.5}}", "unknown target 'brightnes'; did you mean 'brightness'"),
+        ("{targets: {brightness: .nan}}", "target brightness is nan; must be a number from -1 to 1"),
+        ("{weights: {style: .inf}}", "weight style is inf; must be 0 or more, and finite"),
+    ],
+)
+def test_an_objective_that_cannot_be_computed_is_refused(tmp_path, objective, message):
+    assert message in mistakes(tmp_path, GOOD + f"objective: {objective}\n")[0]
+
+
+def test_the_targets_are_those_that_the_score_has():
+    from trainables.evaluation.targets import Targets
+
+    assert set(spec.TARGETS) == set(Targets.__dataclass_fields__)

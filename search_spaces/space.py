@@ -51,7 +51,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Space:
-    """Domains + derived + fixed + constraints + priors + observations; see SPEC.md section 2.
+    """Domains + derived + fixed + constraints + priors + observations.
 
     `external` are names that rules may mention and that somebody else sets (the trainer's precision, say). `derived`
     stands in an order in which it can be computed. `stratify` are the parameters drawn first, so that rules do not thin

@@ -16,7 +16,7 @@ PACKAGES = ("tune_lora", "trainables", "search_spaces", "cluster")
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"atomic", "locks", "objective", "spec", "store"}),
+    frozenset({"atomic", "locks", "spec", "store"}),
     frozenset({"build", "exports", "memory", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "rate", "scaffold", "sources", "verify", "view"}),

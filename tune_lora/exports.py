@@ -1,4 +1,4 @@
-"""The files a study leaves behind (SPEC.md section 5), other than pictures and the report.
+"""The files a study leaves behind, other than pictures and the report.
 
 Every file is written whole or not at all, and every file is there even when no trial completed.
 """

@@ -19,7 +19,7 @@ def reason_to_stop(
     target: float | None = None,
     n_trials: int | None = None,
 ) -> str | None:
-    """Why a study has had enough trials, or None. See SPEC.md section 4.
+    """Why a study has had enough trials, or None.
 
     `plateau`: the best has not improved for that many finished trials; the first `n_startup` finished trials never
     count as such, nor do failures of the infrastructure or draws that a rule refused. `target`: a score at least this

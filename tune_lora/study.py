@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import re
 import shutil
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +71,7 @@ class Slots:
 
 
 def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None = None) -> StudyRecord:
-    """Runs (or continues) a study to its end and leaves SPEC.md section 5 in its folder.
+    """Runs (or continues) a study to its end and leaves its tables, figures, report and winner in its folder.
 
     `n_trials` overrides the study's total; ``"+50"`` is that many more than it has.
 
@@ -241,8 +240,3 @@ def copy_winner(record: StudyRecord, folder: Path) -> Path | None:
     shutil.rmtree(target, ignore_errors=True)
     scratch.rename(target)
     return target
-
-
-def deadline(hours: float | None, now: Callable[[], dt.datetime] = dt.datetime.now) -> dt.datetime | None:
-    """When a study that starts now must end."""
-    return None if hours is None else now() + dt.timedelta(hours=hours)

@@ -1,4 +1,4 @@
-"""What holds for the score of SPEC section 3 whatever is measured."""
+"""What holds for the score whatever is measured."""
 
 import math
 from dataclasses import replace

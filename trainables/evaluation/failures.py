@@ -1,4 +1,4 @@
-"""Which images are failures: not finite, black, flat, or one colour all over (SPEC section 3)."""
+"""Which images are failures: not finite, black, flat, or one colour all over (docs/scoring.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets out of the user's own images: ``target: reference`` of SPEC section 3."""
+"""Targets out of the user's own images: ``target: reference`` of docs/scoring.md."""
 
 from __future__ import annotations
 

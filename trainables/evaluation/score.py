@@ -1,4 +1,4 @@
-"""The score of an image LoRA, lower is better (SPEC section 3). Pure."""
+"""The score of an image LoRA, lower is better (docs/scoring.md). Pure."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Score:
 
 
 def score(measures: Measures, targets: Targets, weights: ScoreWeights) -> Score:
-    """The score of SPEC section 3.
+    """The score of docs/scoring.md.
 
     Raises:
         ValueError: identity has a weight and was not measured.

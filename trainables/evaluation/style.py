@@ -1,4 +1,4 @@
-"""Brightness, contrast and saturation of images: the style part of the score (SPEC section 3)."""
+"""Brightness, contrast and saturation of images: the style part of the score (docs/scoring.md)."""
 
 from __future__ import annotations
 

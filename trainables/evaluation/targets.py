@@ -28,7 +28,7 @@ _ANY = float("inf")
 
 @dataclass(frozen=True)
 class Targets:
-    """The score's targets; the defaults are the user's own numbers (SPEC section 3).
+    """The score's targets; the defaults are the user's own numbers (docs/scoring.md).
 
     Brightness and contrast are pixel values in 0..1, diversity is LPIPS, clip a cosine. Saturation has a band only.
     """

@@ -1,4 +1,4 @@
-"""Pictures of a study, drawn from its records: `draw` for one, `draw_all` for all (SPEC.md section 5).
+"""Pictures of a study, drawn from its records: `draw` for one, `draw_all` for all.
 
 A picture is always written. What a study does not hold yet (too few trials, one value only, equal scores) is said in
 it.

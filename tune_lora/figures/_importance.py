@@ -15,7 +15,7 @@ from tune_lora.store import StudyRecord, TrialRecord
 ENOUGH = 4
 """Completed trials below which shares of importance would be noise."""
 PER_PARAMETER = 10
-"""Trials per hyperparameter from which the shares are more than a rough guide (SPEC.md section 6)."""
+"""Trials per hyperparameter from which the shares are more than a rough guide."""
 
 
 def importances(record: StudyRecord, study: optuna.Study, params: Sequence[str] | None = None) -> dict[str, float]:

@@ -97,3 +97,26 @@ def test_a_session_that_was_open_is_left_open(ray_session: None) -> None:
     with session("10.255.255.1:1") as capacity:  # no other cluster is asked for while one is open
         assert capacity.cpu >= 1
     assert ray.is_initialized()
+
+
+WHAT_TRIALS_SEE = """
+import os
+import ray
+from cluster.connect import session
+
+def seen():
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+with session():
+    pass
+ray.init(num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+print([ray.get(ray.remote(num_cpus=1, num_gpus=share)(seen).remote()) for share in (0, 1)])
+"""
+
+
+def test_a_trial_without_a_gpu_sees_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    ended = subprocess.run(
+        [sys.executable, "-c", WHAT_TRIALS_SEE], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "['', '0']"

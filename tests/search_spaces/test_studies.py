@@ -1,0 +1,64 @@
+"""Every study file that is shipped is valid, and so is every space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from search_spaces.reading import shipped
+from search_spaces.space import Space
+from trainables import demo_character
+from tune_lora import build, spec
+
+FOLDER = Path(build.__file__).parents[1] / "search_spaces"
+STUDIES = sorted((FOLDER / "studies").glob("*.yaml"))
+SPACES = sorted(FOLDER.glob("*.yaml"))
+NEED_A_CHECKPOINT = {"sd15_v2_1"}
+
+
+@pytest.fixture(scope="module")
+def character(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("character")
+    demo_character.write_dataset(folder, count=12)
+    return folder
+
+
+def test_the_files_are_found() -> None:
+    assert {path.stem for path in STUDIES} >= {"character", "demo", "sd15_v2_1"}
+    assert {path.stem for path in SPACES} == set(shipped()) >= {"lora_tiny", "lora_v1", "lora_v2_1"}
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_every_space_trains_with_every_preset(path: Path) -> None:
+    space = Space.load(path)
+    assert space.name == path.stem
+    for name in (None, *space.presets):
+        chosen = space.preset(name) if name else space
+        config = chosen.resolve(chosen.defaults())
+        assert chosen.violations(config) == []
+        assert config.keys() >= {"network_dim", "network_alpha", "learning_rate", "max_train_epochs"}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_is_valid_with_the_users_files_in_place(
+    path: Path, character: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path))
+    study = spec.load(path)
+    changes: dict[str, object] = {}
+    if path.stem in NEED_A_CHECKPOINT:
+        changes["base"] = "tiny-sd"
+    if study.dataset is not None and study.dataset.path != spec.DEMO_CHARACTER:
+        changes["dataset"] = study.dataset.model_copy(update={"path": str(character)})
+    ready = build.plan(study.model_copy(update=changes))
+    assert ready.space.violations(ready.space.resolve(ready.space.defaults())) == []
+    assert ready.spec.scheduler.grace <= max(map(ready.trainer.horizon, ready.space.examples()))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_says_how_it_is_run_and_is_written_back_equal(path: Path) -> None:
+    assert f"tune-lora run search_spaces/studies/{path.name}" in path.read_text("utf-8")
+    study = spec.load(path)
+    assert spec.from_mapping(yaml.safe_load(yaml.safe_dump(study.as_mapping())), "again") == study

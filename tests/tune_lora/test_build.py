@@ -1,0 +1,130 @@
+"""From a study to its parts: every mistake is found at once, before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tune_lora.studies import RATES
+from trainables import demo_character
+from trainables.curve import Curve
+from trainables.diffusion_lora import DiffusionLora
+from tune_lora import build, spec
+from tune_lora.errors import InputErrors
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def character(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("character")
+    demo_character.write_dataset(folder, count=12)
+    return folder
+
+
+def study(dataset: Path | str, **changes: Any) -> spec.StudySpec:
+    mapping = {"name": "mine", "dataset": {"path": str(dataset)}, "space": "lora_tiny"}
+    return spec.from_mapping(mapping | changes, "test")
+
+
+def mistakes(*args: Any, **changes: Any) -> tuple[str, ...]:
+    with pytest.raises(InputErrors) as caught:
+        build.plan(study(*args, **changes))
+    assert all(line and "\n" not in line for line in caught.value.mistakes)
+    return caught.value.mistakes
+
+
+def test_a_study_becomes_its_space_and_its_trainer(character):
+    ready = build.plan(study(character, budget={"trial_timeout_hours": 0.5}, evaluation={"n_images": 4}))
+    assert ready.space.name == "lora_tiny"
+    assert isinstance(ready.trainer, DiffusionLora)
+    assert ready.trainer.dataset == str(character)
+    assert ready.trainer.trial_timeout_seconds == 1800
+    assert ready.trainer.evaluation.n_images == 4
+
+
+def test_every_mistake_is_found_at_once(tmp_path):
+    space = {"parameters": RATES["parameters"] | {"network_dim": {"type": "categoricl", "choices": [4]}}}
+    weights = {"clip": str(tmp_path / "clip.pt"), "lpips": str(tmp_path / "lpips.pt")}
+    found = mistakes(tmp_path / "images", base=str(tmp_path / "base"), space=space, evaluation=weights)
+    expected = {"categorical": "categoricl", "base": str(tmp_path / "base"), "dataset": str(tmp_path / "images")}
+    for what, got in (expected | weights).items():
+        assert [line for line in found if got in line], (what, found)
+    assert len(found) == 5
+
+
+def test_a_misspelt_space_is_named_beside_the_others(tmp_path):
+    found = mistakes(tmp_path / "images", space="lora_tinny")
+    assert [line for line in found if "did you mean 'lora_tiny'" in line]
+    assert [line for line in found if str(tmp_path / "images") in line]
+
+
+def test_what_the_trainer_does_not_know_is_named_once_with_what_it_knows(character):
+    space = RATES | {"parameters": RATES["parameters"] | {
+        "network_dim": {"type": "categorical", "choices": [4, 8]},
+        "optimizer_type": {"type": "categorical", "choices": ["AdamW", "AdamWW"]},
+    }}  # fmt: skip
+    (alpha, optimizer) = mistakes(character, space=space)
+    assert alpha.startswith("space: network_alpha is missing")
+    assert optimizer.startswith("space: optimizer_type: got 'AdamWW'; did you mean 'AdamW'?")
+
+
+@pytest.mark.parametrize(("setting", "value"), [("clip", "absent.pt"), ("lpips", "absent.pth")])
+def test_weights_that_are_not_there(character, setting, value):
+    (line,) = mistakes(character, evaluation={setting: value})
+    assert line.startswith(f"evaluation.{setting}: {value!r} does not exist; must be")
+
+
+def test_an_unknown_preset_and_a_derived_value_that_is_fixed(character):
+    (line,) = mistakes(character, preset="agressive")
+    assert "did you mean 'aggressive'" in line
+    (line,) = mistakes(character, fixed={"network_alpha": 8})
+    assert "fixed.network_alpha: is derived" in line
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", True), ("bf16", False)])
+def test_the_precision_of_the_study_reaches_the_rules_of_the_space(character, precision, allowed):
+    space = build.plan(study(character, space="lora_v2_1", precision=precision)).space
+    careful = {
+        "network_dim": 64,
+        "network_alpha_ratio": 1.2,
+        "learning_rate": 4e-5,
+        "text_encoder_lr": 3e-5,
+        "optimizer_type": "AdamW",
+        "lr_scheduler": "cosine",
+        "lr_warmup_steps": 200,
+        "max_train_epochs": 21,
+        "max_grad_norm": 0.5,
+        "gradient_accumulation_steps": 4,
+    }
+    broken = [violation.name for violation in space.violations(space.resolve(careful))]
+    assert broken == ([] if allowed else ["alpha_above_dim"])
+
+
+def test_fixed_values_of_the_study_are_those_of_every_trial(character):
+    space = build.plan(study(character, fixed={"network_dim": 16, "max_grad_norm": 0.3})).space
+    assert "network_dim" not in space.parameters
+    assert {(config["network_dim"], config["max_grad_norm"]) for config in space.examples()} == {(16, 0.3)}
+
+
+def test_the_demo_character_is_drawn_into_the_cache_once(cache):
+    ready = build.plan(study("demo-character"))
+    assert isinstance(ready.trainer, DiffusionLora)
+    folder = Path(ready.trainer.dataset)
+    assert folder.is_relative_to(cache)
+    drawn = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert len([path for path in drawn if path.suffix == ".png"]) >= 24
+    assert build.plan(study("demo-character")).trainer == ready.trainer
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == drawn
+
+
+def test_a_study_of_curves_needs_no_images():
+    ready = build.plan(spec.from_mapping({"name": "curves", "trainer": "curve", "space": RATES}, "test"))
+    assert isinstance(ready.trainer, Curve)

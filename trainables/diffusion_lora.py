@@ -43,6 +43,19 @@ METRICS = (
     "learning_rate",
 )  # fmt: skip
 """What the last report of a trial holds."""
+OPTIONAL = (
+    "text_encoder_lr",
+    "optimizer_type",
+    "lr_scheduler",
+    "lr_scheduler_num_cycles",
+    "lr_warmup_steps",
+    "gradient_accumulation_steps",
+    "max_grad_norm",
+    "weight_decay",
+    "min_snr_gamma",
+    "network_dropout",
+    "train_batch_size",
+)
 SPLIT_SEED = 0
 LARGEST_HALF = 65504.0  # of IEEE half precision, in which LoRA files are exchanged
 

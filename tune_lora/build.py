@@ -12,7 +12,7 @@ from typing import Any
 from search_spaces.space import Space
 from trainables import curve, demo_character, diffusion_lora
 from trainables.curve import Curve
-from trainables.diffusion_lora import DiffusionLora, ImageEvaluation, load_dataset
+from trainables.diffusion_lora import OPTIONAL, REQUIRED, DiffusionLora, ImageEvaluation, load_dataset
 from trainables.lora.paths import cache_folder, resolve_base
 from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -52,6 +52,7 @@ def plan(spec: StudySpec) -> Plan:
             mistakes.append(f"evaluation.{name}: {path!r} does not exist; must be a file of weights, or left out")
     if space is not None:
         mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer))
+        mistakes.extend(_unknown_fixed(spec, space))
     if mistakes:
         raise InputErrors(mistakes)
     assert space is not None  # no mistake was found, so it is there
@@ -124,6 +125,20 @@ def _unfit(space: Space, trainer: Trainer) -> Iterable[str]:
     for params in space.examples():
         seen.update(dict.fromkeys(trainer.check(params)))
     return seen
+
+
+def _unknown_fixed(spec: StudySpec, space: Space) -> Iterable[str]:
+    """Fixed values that neither the trainer nor the space has a use for: most likely misspelt."""
+    if spec.trainer != "diffusion_lora":
+        return
+    used = {*REQUIRED, *OPTIONAL, *space.parameters, *space.derived, *space.external, *_own_fixed(spec)}
+    for name in spec.fixed:
+        if name not in used:
+            yield f"fixed: unknown setting {name!r}; {nearest(name, used)}"
+
+
+def _own_fixed(spec: StudySpec) -> Iterable[str]:
+    return Space.load(spec.space, where="space").fixed
 
 
 def _collect(mistakes: list[str], make: Callable[[], Any]) -> Any:

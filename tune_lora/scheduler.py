@@ -49,9 +49,13 @@ def build(
     max_budget: int = 100,
     n_startup_trials: int = 5,
     n_warmup_steps: int = 5,
+    watch: str | None = None,
 ) -> TrialScheduler:
     """A Tune scheduler that reads `SCORE` at `BUDGET`: ``asha``, ``median`` (n_startup_trials, n_warmup_steps) or
     ``none``.
+
+    `watch` is a metric, lower is better, that ``median`` reads in place of the score: it compares at every report, and
+    a score that takes images is measured at rungs and at the end only.
 
     Raises:
         InputError: no such scheduler, or settings it cannot work with.
@@ -60,7 +64,7 @@ def build(
     if name == "asha":
         return Asha(mode, rungs(grace, eta, max_budget), eta)
     if name == "median":
-        return Median(mode, n_startup_trials, n_warmup_steps)
+        return Median(mode, n_startup_trials, n_warmup_steps, watch)
     if name == "none":
         return FIFOScheduler()
     raise InputError(f"scheduler: got {name!r}; {nearest(name, SCHEDULERS)}")
@@ -130,11 +134,12 @@ class Asha(_Decides, AsyncHyperBandScheduler):
 class Median(_Decides, MedianStoppingRule):
     """Stops a trial whose best score is worse than the median of the others' running means at the same budget."""
 
-    def __init__(self, mode: str, n_startup_trials: int, n_warmup_steps: int) -> None:
+    def __init__(self, mode: str, n_startup_trials: int, n_warmup_steps: int, watch: str | None = None) -> None:
+        self._watch = watch
         super().__init__(
             time_attr=BUDGET,
             metric=SCORE,
-            mode=mode,
+            mode="min" if watch else mode,
             grace_period=n_warmup_steps,
             min_samples_required=n_startup_trials,
         )
@@ -144,7 +149,19 @@ class Median(_Decides, MedianStoppingRule):
         seen = self._results.get(known(trial), ())
         if any(earlier[BUDGET] == result.get(BUDGET) for earlier in seen):
             return str(TrialScheduler.CONTINUE)
-        return super().on_trial_result(tune_controller, trial, result)
+        return super().on_trial_result(tune_controller, trial, self._compared(result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A complete trial is one that others are compared with."""
+        super().on_trial_complete(tune_controller, trial, self._compared(result))
+
+    def _compared(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The result with what is compared as its score; without one where it was not measured."""
+        if self._watch is None:
+            return result
+        rest = {name: value for name, value in result.items() if name != SCORE}
+        value = result.get("metrics", {}).get(self._watch)
+        return rest if value is None else rest | {SCORE: value}
 
     def _on_insufficient_samples(self, *_: Any) -> str:
         # Ray would pause the trial for others to catch up, which gives its worker away.
@@ -153,9 +170,14 @@ class Median(_Decides, MedianStoppingRule):
     def replay(self, records: Iterable[TrialRecord]) -> None:
         """Takes in the scores of an earlier run of the study."""
         for record in records:
-            for budget, score in sorted(record.curve.items()):
+            for budget, score in sorted(self._curve(record).items()):
                 if math.isfinite(score):
                     self._results[_Numbered(str(record.number))].append({BUDGET: budget, SCORE: score})
+
+    def _curve(self, record: TrialRecord) -> dict[int, float]:
+        if self._watch is None:
+            return dict(record.curve)
+        return {at: metrics[self._watch] for at, metrics in record.history.items() if self._watch in metrics}
 
 
 @dataclass(frozen=True)

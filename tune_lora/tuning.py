@@ -120,6 +120,8 @@ def _scheduler(study: optuna.Study, ready: Plan) -> Any:
         max_budget=MAX_BUDGET,
         n_startup_trials=chosen.n_startup_trials,
         n_warmup_steps=chosen.n_warmup_steps,
+        # A pruner that looks at every report needs what every report has.
+        watch="val_loss" if ready.spec.objective.metric == "score" else None,
     )
     if hasattr(built, "replay"):
         built.replay(store.read(study).trials)

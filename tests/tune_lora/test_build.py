@@ -128,3 +128,14 @@ def test_the_demo_character_is_drawn_into_the_cache_once(cache):
 def test_a_study_of_curves_needs_no_images():
     ready = build.plan(spec.from_mapping({"name": "curves", "trainer": "curve", "space": RATES}, "test"))
     assert isinstance(ready.trainer, Curve)
+
+
+def test_a_misspelt_fixed_value_is_named(character):
+    (line,) = mistakes(character, fixed={"max_grad_nrom": 0.5})
+    assert "did you mean 'max_grad_norm'" in line
+
+
+def test_fixed_values_reach_the_configurations(character):
+    ready = build.plan(study(character, fixed={"weight_decay": 0.1, "max_grad_norm": 0.5}))
+    config = ready.space.resolve(ready.space.defaults())
+    assert (config["weight_decay"], config["max_grad_norm"]) == (0.1, 0.5)

@@ -140,3 +140,22 @@ def test_none_stops_nothing_and_an_unknown_name_is_explained() -> None:
 
 def test_the_score_is_not_demanded_of_every_report() -> None:
     assert asha().metric is None
+
+
+def test_the_median_may_watch_what_every_report_has() -> None:
+    scheduler = added(schedulers.build("median", n_startup_trials=2, n_warmup_steps=2, watch="val_loss"), 4)
+    for number in range(2):
+        for budget in (1, 2, 3):
+            assert report(scheduler, number, budget, metrics={"val_loss": 0.1}) == "CONTINUE"
+    # A good score, which is not what is compared, does not save a trial; a final report is never stopped.
+    assert report(scheduler, 2, 2, score=0.0, metrics={"val_loss": 9.0}, final=True) == "CONTINUE"
+    assert report(scheduler, 2, 2, score=0.0, metrics={"val_loss": 9.0}) == "STOP"
+    assert report(scheduler, 3, 2, score=9.0, metrics={"val_loss": 0.05}) == "CONTINUE"
+
+
+def test_what_is_watched_is_replayed_from_the_history() -> None:
+    scheduler = schedulers.build("median", n_startup_trials=2, n_warmup_steps=1, watch="val_loss")
+    history = {budget: {"val_loss": 0.1} for budget in (1, 2, 3)}
+    scheduler.replay(TrialRecord(number, "complete", 0.5, {}, {}, history=history) for number in range(3))
+    scheduler.on_trial_add(None, trial(3))
+    assert report(scheduler, 3, 2, metrics={"val_loss": 9.0}) == "STOP"

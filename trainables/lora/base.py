@@ -15,6 +15,7 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from diffusers.utils.logging import disable_progress_bar
 from safetensors import SafetensorError
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from trainables.lora.paths import resolve_base
 from tune_lora.errors import InputError
@@ -71,6 +72,7 @@ def load(base: str, device: torch.device | None = None) -> Base:
     path, device = resolve_base(base), device or best_device()
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     try:
         pipeline = _read(path)
     except NotImplementedError as error:  # torch, of a weight that diffusers found no values for

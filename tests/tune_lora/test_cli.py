@@ -269,7 +269,7 @@ def test_a_place_that_cannot_be_written_is_one_line(example, tmp_path: Path) -> 
 
 
 def test_a_folder_with_a_number_for_a_name_gets_a_study_that_is_valid(images: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(images, tmp_path / "2024")
+    folder = shutil.copytree(images, tmp_path / "2024", ignore=shutil.ignore_patterns("*.yaml"))
     assert tune_lora("init", folder, "--yes").returncode == 0
     assert spec.load(folder / "study.yaml").name == "2024"
 

@@ -33,8 +33,9 @@ def test_make_knows_its_targets(command: str) -> None:
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "tune-lora " in c])
 def test_the_command_line_knows_its_commands(command: str) -> None:
-    from tune_lora.cli import app
     from typer.main import get_command
+
+    from tune_lora.cli import app
 
     words = command.partition("tune-lora ")[2].split("#")[0].split()
     known = get_command(app)

@@ -62,7 +62,7 @@ class _Adapter(tune.Trainable):
         trial = config["trial"]
         self._folder = Path(trial["folder"])
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._seconds = 0.0
+        self._budget, self._seconds = 0, 0.0
         self._reports: Generator[Report, None, None] | None = None
         # A result may have been lost on its way when worker or driver died after its checkpoint: it is told again.
         self._told_again = _last_result(self._folder)
@@ -117,7 +117,7 @@ class _Adapter(tune.Trainable):
         return {"metrics": {name: float(value) for name, value in metrics.items()}, "seconds": self._seconds}
 
     def _failed(self, cause: Cause, message: str, metrics: Mapping[str, float], started: float) -> dict[str, Any]:
-        budget = getattr(self, "_budget", 0) + 1
+        budget = self._budget + 1
         failed: dict[str, Any] = {
             "budget": budget,
             "final": False,

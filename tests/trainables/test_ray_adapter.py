@@ -102,3 +102,11 @@ def test_results_are_plain_data(tmp_path):
     result = started(tmp_path).train()
     kept = {key: result[key] for key in ("budget", "metrics", "images", "seconds", "final", "score")}
     assert json.loads(json.dumps(kept)) == kept
+
+
+def test_a_trial_that_fails_at_once_on_a_reused_worker_is_told_at_its_own_budget(tmp_path):
+    trainable = started(tmp_path / "0", Curve(crash_above=1e-2))
+    for _ in range(3):
+        trainable.train()
+    assert trainable.reset(config(tmp_path / "1", number=1, rate=0.1))
+    assert trainable.train()["budget"] == 1

@@ -127,6 +127,19 @@ class Number:
     def suggest(self, trial: Trial, name: str) -> Any:
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
+    def position(self, value: float) -> float:
+        """From 0 (`low`) to 1 (`high`) on the domain's own scale; what lies outside is at an end."""
+        if self.low == self.high:
+            return 0.5
+        clipped = min(max(value, self.low), self.high)
+        if self.log:
+            return math.log(clipped / self.low) / math.log(self.high / self.low)
+        return (clipped - self.low) / (self.high - self.low)
+
+    def at(self, position: float) -> Any:
+        """The contained value nearest to a position from 0 to 1."""
+        return self.snap(min(max(self._between(min(max(position, 0.0), 1.0)), self.low), self.high))
+
     def describe(self) -> str:
         details = (["log"] if self.log else []) + ([f"step {self.step:g}"] if self.step not in (None, 1) else [])
         return f"{self.low:g} .. {self.high:g}" + (f" ({', '.join(details)})" if details else "")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 from search_spaces.constraints import Clause
+from search_spaces.domains import Number
+from search_spaces.expressions import Expression
+from search_spaces.regions import Cell, Region, cells, merged
 from search_spaces.space import Space
+from search_spaces.thresholds import thresholds
 from tune_lora.errors import InputError
 
 NODES = 100_000
@@ -15,6 +21,7 @@ NODES = 100_000
 
 _REMEMBERED = 50_000
 _ABSENT = object()
+_BISECTIONS = 24
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class _Watched:
     change.
     """
 
+    number: int
     rule: str
     clause: Clause
     needs: frozenset[str]
@@ -32,14 +40,17 @@ class _Watched:
 class Lookahead:
     """Depth-first search over the parameters that rules ask about.
 
-    Discrete parameters are tried value by value; continuous ones at their ends, at every number that a rule mentions,
-    and between those, which is exact where rules compare a parameter with a number. A rule is checked as soon as all it
-    asks about is known.
+    Discrete parameters are tried value by value. A number that rules only compare with thresholds is tried once in each
+    of the `Cell`s between them, which is exact. Any other number is tried at its ends, at what rules mention and
+    between. A rule is checked as soon as all it asks about is known.
     """
 
     def __init__(self, space: Space) -> None:
         self._space = space
-        watched = [self._watch(rule.name, clause) for rule in space.constraints for clause in rule.clauses]
+        watched = [
+            _Watched(number, rule.name, clause, space.needs(clause.names), self._varying(clause.names))
+            for number, (rule, clause) in enumerate((r, c) for r in space.constraints for c in r.clauses)
+        ]
         self._ground = [item for item in watched if not item.needs]
         relevant = self._with_conditions({name for item in watched for name in item.needs})
         self.order = tuple(name for name in space.order if name in relevant)
@@ -48,13 +59,11 @@ class Lookahead:
             name: [item for item, made in space.derived.items() if name in space.needs(made.names)]
             for name in self.order
         }
-        marks = {
-            name: {mark for item in watched if name in item.needs for mark in item.clause.constants}
-            for name in self.order
-        }
-        self.points = {name: space.parameters[name].domain.points(marks[name]) for name in self.order}
+        self.cells: dict[str, tuple[Cell, ...]] = {}
+        self.points = {name: self._points(name) for name in self.order}
         self._known: dict[Any, str | None] = {}
         self._broken: dict[Any, bool] = {}
+        self._regions: dict[Any, Region] = {}
         self._nodes = 0
 
     def obstacle(self, given: Mapping[str, Any]) -> str | None:
@@ -63,16 +72,83 @@ class Lookahead:
         Raises:
             InputError: more than `NODES` combinations were tried.
         """
-        key = tuple((name, given[name]) for name in self.order if name in given)
+        key = self._key(given)
         if key not in self._known:
-            if len(self._known) > _REMEMBERED:
-                self._known.clear()
+            _forget(self._known)
             self._known[key] = self._look(dict(key))
         return self._known[key]
 
-    def _watch(self, rule: str, clause: Clause) -> _Watched:
-        varying = sorted(name for name in clause.names if name in self._space.parameters or name in self._space.derived)
-        return _Watched(rule, clause, self._space.needs(clause.names), tuple(varying))
+    def region(self, given: Mapping[str, Any], name: str) -> Region:
+        """The values of a parameter with which `given` can still be completed.
+
+        Exact for discrete parameters and for numbers that rules compare with thresholds. Else between two tried points
+        that both lead somewhere all is taken to, so what is drawn there is to be checked with `obstacle`.
+
+        Raises:
+            InputError: as `obstacle`.
+        """
+        domain = self._space.parameters[name].domain
+        if name not in self.points:
+            values = domain.values()
+            return Region(domain, values) if values is not None else Region(domain, None, ((domain.low, domain.high),))  # type: ignore[attr-defined]
+        key = (name, self._key({other: value for other, value in given.items() if other != name}))
+        if key not in self._regions:
+            _forget(self._regions)
+            self._regions[key] = self._find_region(dict(key[1]), name)
+        return self._regions[key]
+
+    def is_exact(self, name: str) -> bool:
+        """Whether every value of `region` leads somewhere."""
+        return name not in self.points or name in self.cells or self._space.parameters[name].domain.values() is not None
+
+    def nearest_tried(self, given: Mapping[str, Any], name: str, value: Any) -> Any:
+        """The tried point of a number nearest to a value that leads somewhere."""
+        good = [point for point in self.points[name] if self.obstacle({**given, name: point}) is None]
+        return min(good, key=lambda point: abs(point - value))
+
+    def _find_region(self, given: dict[str, Any], name: str) -> Region:
+        domain = self._space.parameters[name].domain
+        good = [self.obstacle({**given, name: point}) is None for point in self.points[name]]
+        if domain.values() is not None:
+            return Region(domain, tuple(compress(self.points[name], good)))
+        if name in self.cells:
+            return Region(domain, None, merged(compress(self.cells[name], good)))
+        return Region(domain, None, self._bisected(given, name, good))
+
+    def _bisected(self, given: dict[str, Any], name: str, good: list[bool]) -> tuple[tuple[float, float], ...]:
+        points, found = self.points[name], list[tuple[float, float]]()
+        for index, point in enumerate(points):
+            if not good[index]:
+                continue
+            low = point if index == 0 or good[index - 1] else self._border(given, name, point, points[index - 1])
+            high = (
+                point
+                if index == len(points) - 1 or good[index + 1]
+                else self._border(given, name, point, points[index + 1])
+            )
+            if found and index and good[index - 1]:
+                found[-1] = (found[-1][0], high)
+            else:
+                found.append((low, high))
+        return tuple(found)
+
+    def _border(self, given: dict[str, Any], name: str, inside: float, outside: float) -> float:
+        """The last value from `inside` towards `outside` that leads somewhere."""
+        domain = self._space.parameters[name].domain
+        for _ in range(_BISECTIONS):
+            middle = domain.snap((inside + outside) / 2)
+            if middle in (inside, outside):
+                break
+            if self.obstacle({**given, name: middle}) is None:
+                inside = middle
+            else:
+                outside = middle
+        return inside
+
+    # --- what is watched ---------------------------------------------------------------------------------------------
+
+    def _varying(self, names: frozenset[str]) -> tuple[str, ...]:
+        return tuple(sorted(name for name in names if name in self._space.parameters or name in self._space.derived))
 
     def _with_conditions(self, names: set[str]) -> set[str]:
         """The parameters and those that decide whether they exist."""
@@ -85,6 +161,41 @@ class Lookahead:
                 when = self._space.parameters[name].when
                 waiting.extend(self._space.needs(when.names) if when else ())
         return found
+
+    def _points(self, name: str) -> tuple[Any, ...]:
+        """Values to try, and the number's cells where rules only compare it with thresholds."""
+        domain = self._space.parameters[name].domain
+        if not isinstance(domain, Number) or domain.values() is not None:
+            return domain.points()
+        marks: set[float] = set()
+        compared = [thresholds(expression, name) for expression in self._expressions_about(name)]
+        for expression, found in zip(self._expressions_about(name), compared, strict=True):
+            marks |= expression.constants if found is None else found
+        if None in compared:
+            return domain.points(marks)
+        self.cells[name] = cells(domain, marks)
+        return tuple(cell.middle for cell in self.cells[name])
+
+    def _expressions_about(self, name: str) -> list[Expression]:
+        """All expressions in which a parameter decides something, derived values among them."""
+        parts = [part for item in self._watching[name] for part in (item.clause.when, item.clause.must)]
+        parts += [self._space.derived[derived] for derived in self._derived_from[name]]
+        parts += [self._space.parameters[other].when for other in self.order]
+        return [part for part in parts if part is not None and name in part.names]
+
+    def _key(self, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """What of a configuration decides, cells standing for the numbers in them."""
+        return tuple((name, self._stand_in(name, given[name])) for name in self.order if name in given)
+
+    def _stand_in(self, name: str, value: Any) -> Any:
+        parts = self.cells.get(name)
+        if parts is None or isinstance(value, bool) or not isinstance(value, int | float):
+            return value
+        index = bisect_left(parts, value, key=lambda cell: cell.high)
+        inside = index < len(parts) and parts[index].low <= value
+        return parts[index].middle if inside else value
+
+    # --- the search --------------------------------------------------------------------------------------------------
 
     def _look(self, given: dict[str, Any]) -> str | None:
         self._nodes = 0
@@ -138,12 +249,16 @@ class Lookahead:
         return next((item.rule for item in watching if self._is_broken(item, values)), None)
 
     def _is_broken(self, item: _Watched, values: Mapping[str, Any]) -> bool:
-        key = (id(item), *(values.get(name, _ABSENT) for name in item.varying))
+        key = (item.number, *(values.get(name, _ABSENT) for name in item.varying))
         if key not in self._broken:
-            if len(self._broken) > _REMEMBERED:
-                self._broken.clear()
+            _forget(self._broken)
             self._broken[key] = item.clause.broken(values)
         return self._broken[key]
+
+
+def _forget(known: dict[Any, Any]) -> None:
+    if len(known) > _REMEMBERED:
+        known.clear()
 
 
 def clashing(space: Space) -> list[str]:

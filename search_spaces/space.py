@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import Trial
@@ -15,6 +15,9 @@ from search_spaces.constraints import Constraint, Violation
 from search_spaces.domains import Domain
 from search_spaces.expressions import Expression
 from tune_lora.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from search_spaces.lookahead import Lookahead
 
 UNSET: Any = object()
 """No default; None is a value that a choice may have."""
@@ -120,6 +123,17 @@ class Space:
         for name in preferred:
             self._place(name, ordered)
         return tuple(ordered)
+
+    @cached_property
+    def lookahead(self) -> Lookahead:
+        """What knows which values still lead somewhere. It remembers what it found out, so it is made once."""
+        from search_spaces.lookahead import Lookahead
+
+        return Lookahead(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What the lookahead remembers is found out again faster than it is carried to another process.
+        return {name: value for name, value in vars(self).items() if name != "lookahead"}
 
     def _place(self, name: str, ordered: dict[str, None]) -> None:
         when = self.parameters[name].when

@@ -16,8 +16,8 @@ PACKAGES = ("tune_lora", "trainables", "search_spaces", "cluster")
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"atomic", "locks", "spec", "store"}),
-    frozenset({"build", "exports", "memory", "trial_log", "wording"}),
+    frozenset({"atomic", "locks", "scheduler_spec", "search_spec", "spec", "store"}),
+    frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "rate", "scaffold", "sources", "verify", "view"}),
     frozenset({"report"}),
@@ -30,7 +30,11 @@ RAY_ONLY_IN = {
     "tune_lora/study.py",
     "tune_lora/tuning.py",
     "tune_lora/searcher.py",
-    "tune_lora/scheduler.py",
+    "tune_lora/scheduler/__init__.py",
+    "tune_lora/scheduler/asha.py",
+    "tune_lora/scheduler/deciding.py",
+    "tune_lora/scheduler/optuna_pruners.py",
+    "tune_lora/scheduler/pausing.py",
     "tune_lora/stopping.py",
     "tune_lora/tracking.py",
     "trainables/ray_adapter.py",

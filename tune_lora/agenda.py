@@ -9,14 +9,14 @@ from pathlib import Path
 
 import optuna
 
-from search_spaces.space import Prior, Space
+from search_spaces.space import Space
 from trainables import checkpoints
 from trainables.protocol import Cause
+from tune_lora.knowledge import Reference
 from tune_lora.store import TrialRecord
 from tune_lora.trial_log import TrialLog
 
 SAMPLER = "sampler"
-PRIOR = "prior:"
 RETRY = "retry:"
 
 
@@ -48,15 +48,16 @@ def retries_due(trials: Sequence[TrialRecord], limit: int) -> list[TrialRecord]:
     ]
 
 
-def priors_due(space: Space, trials: Sequence[TrialRecord]) -> list[Prior]:
-    """The space's reference configurations that this study has not begun."""
+def references_due(references: Sequence[Reference], trials: Sequence[TrialRecord]) -> list[Reference]:
+    """The reference configurations that this study has not begun."""
     begun = {trial.provenance for trial in trials}
-    return [prior for prior in space.priors if prior.run and f"{PRIOR}{prior.name}" not in begun]
+    return [reference for reference in references if reference.provenance not in begun]
 
 
-def refusal(space: Space, prior: Prior) -> list[str]:
-    """Why a prior must not be trained: one line for each rule it breaks."""
-    return [str(violation) for violation in space.violations(space.resolve(space.complete(prior.params)))]
+def refusals(space: Space, references: Sequence[Reference]) -> dict[str, list[str]]:
+    """Why references must not be trained, by provenance: one line for each rule that one breaks."""
+    broken = {one.provenance: space.violations(space.resolve(space.complete(one.params))) for one in references}
+    return {provenance: [str(violation) for violation in found] for provenance, found in broken.items() if found}
 
 
 def _retry_of(trial: TrialRecord) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from trainables.diffusion_lora import OPTIONAL, REQUIRED, DiffusionLora, ImageEv
 from trainables.lora.paths import cache_folder, resolve_base
 from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors, nearest
+from tune_lora.knowledge import Knowledge, gather
 from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
 
 METRICS = {"diffusion_lora": diffusion_lora.METRICS, "curve": curve.METRICS}
@@ -29,13 +30,14 @@ class Plan:
     spec: StudySpec
     space: Space
     trainer: Trainer
+    knowledge: Knowledge = field(default_factory=Knowledge)
 
 
 def plan(spec: StudySpec) -> Plan:
     """Builds and checks all parts of a study.
 
     Raises:
-        InputErrors: every mistake in the space, the base, the dataset and how they fit together.
+        InputErrors: every mistake in the space, the base, the dataset, what is carried over, and how they fit together.
     """
     mistakes: list[str] = []
     space = _collect(mistakes, lambda: space_of(spec))
@@ -53,10 +55,11 @@ def plan(spec: StudySpec) -> Plan:
     if space is not None:
         mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer))
         mistakes.extend(_unknown_fixed(spec, space))
+        knowledge = _collect(mistakes, lambda: gather(spec, space))
     if mistakes:
         raise InputErrors(mistakes)
     assert space is not None  # no mistake was found, so it is there
-    return Plan(spec, space, trainer)
+    return Plan(spec, space, trainer, knowledge)
 
 
 def space_of(spec: StudySpec) -> Space:

@@ -2,13 +2,13 @@
 
 The stored study says what happened. Samplers ignore trials that Optuna calls FAIL, so a configuration that explodes
 would teach them nothing. Here it is PRUNED without a value, which is the worst a trial can be. The infrastructure's
-failures and bugs stay FAIL. Past observations of the space are told here only, and nothing is read from disk while a
-value is drawn.
+failures and bugs stay FAIL. Past results that were carried into the study are told here only, and nothing is read from
+disk while a value is drawn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -18,19 +18,34 @@ from search_spaces.feasible import FeasibleSampler
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import store
+from tune_lora.knowledge import Knowledge
+
+Carried = Callable[[Sequence[FrozenTrial]], Sequence[tuple[Mapping[str, Any], float]]]
+"""Past results to tell, given the stored trials: parameters within the space, and a value on the study's scale."""
 
 
 class Memory:
-    """The sampler with all that it has been told. `direction` is Optuna's."""
+    """The sampler with all that it has been told. `direction` is Optuna's. `carried` are past results (default: those
+    that the space holds)."""
 
-    def __init__(self, space: Space, sampler: FeasibleSampler, direction: store.Direction) -> None:
-        self._space = space
-        self._study = optuna.create_study(direction=direction, sampler=sampler)
+    def __init__(
+        self,
+        space: Space,
+        sampler: FeasibleSampler,
+        direction: store.Direction,
+        carried: Carried | None = None,
+    ) -> None:
+        self._space, self._sampler, self._direction = space, sampler, direction
+        self._carried = carried or _held_by(space)
+        self._begin(self._carried(()))
+
+    def _begin(self, carried: Sequence[tuple[Mapping[str, Any], float]]) -> None:
+        self._told = list(carried)
+        self._study = optuna.create_study(direction=self._direction, sampler=self._sampler)
         self._running: dict[int, Trial] = {}
         self._known: set[int] = set()
-        for observation in space.observations:
-            if observation.value is not None:
-                self._study.add_trial(self._finished(observation.params, TrialState.COMPLETE, observation.value, {}))
+        for params, value in self._told:
+            self._study.add_trial(self._finished(params, TrialState.COMPLETE, value, {}))
 
     def draw(self) -> tuple[dict[str, Any], Trial]:
         """Parameters for the next trial; `bind` says what became of them."""
@@ -52,7 +67,13 @@ class Memory:
         self._known.add(number)
 
     def learn(self, trials: Iterable[FrozenTrial]) -> None:
-        """Takes in what the stored study says now; what is known already costs nothing."""
+        """Takes in what the stored study says now; what is known already costs nothing.
+
+        Where carried results stand elsewhere by now, or are let go, all is told anew: Optuna keeps what it was told.
+        """
+        trials = list(trials)
+        if (carried := list(self._carried(trials))) != self._told:
+            self._begin(carried)
         for trial in trials:
             if trial.state == TrialState.WAITING:
                 continue
@@ -89,6 +110,12 @@ class Memory:
             distributions={name: distributions[name] for name in within},
             intermediate_values=dict(curve),
         )
+
+
+def _held_by(space: Space) -> Carried:
+    sources = Knowledge.of(space).sources
+    told = [(point.params, point.value) for source in sources for point in source.told if point.value is not None]
+    return lambda _: told
 
 
 def as_told(trial: FrozenTrial) -> tuple[TrialState, float | None, dict[int, float]]:

@@ -16,28 +16,29 @@ from search_spaces.feasible import feasible_sampler
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import agenda, store
+from tune_lora.knowledge import Advice, Knowledge, Reference
 from tune_lora.memory import Memory
+from tune_lora.refusals import Refusals
 from tune_lora.store import StudyRecord, TrialRecord
-from tune_lora.trial_log import Result, TrialLog, create
+from tune_lora.trial_log import Result, TrialLog, create, ending
 
 CRASHES_IN_A_ROW = 3
 LOSSES_IN_A_ROW = 10
 """What the infrastructure ends does not count, so where every worker is lost a study would never end."""
-REFUSED_PRIORS = "refused_priors"
-"""User attribute of the study: why each prior that breaks a rule was never trained."""
 
 
 class StudySearcher(Searcher):
     """Suggests configurations and writes down what became of them.
 
-    In this order: trials to continue, retries of what the infrastructure ended, priors this study has not begun, then
-    the sampler. The study ends when `n_trials_total` trials count (all but those the infrastructure ended), when `stop`
-    gives a reason, or after three crashes or ten lost workers in a row; trials that run are then left to finish. After
-    `interrupt` running trials stay RUNNING in the store, to be continued by the next searcher on the study.
+    In this order: trials to continue, retries of what the infrastructure ended, references this study has not begun,
+    then the sampler. The study ends when `n_trials_total` trials count (all but those the infrastructure ended), when
+    `stop` gives a reason, or after three crashes or ten lost workers in a row; trials that run are then left to finish.
+    After `interrupt` running trials stay RUNNING in the store, to be continued by the next searcher on the study.
 
     The stored study is the truth; nothing here needs to be saved. `direction` is ``minimize`` or ``maximize``.
     `trial_folder` maps a number to ``<study>/trials/<number>``. `decide_at` are the budgets at which a scheduler
-    decides. `retries` limits how often a trial is run again after the infrastructure ended it.
+    decides. `retries` limits how often a trial is run again after the infrastructure ended it. `knowledge` is what the
+    study starts with (default: what the space holds); with `guarded`, past results that mislead are let go.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class StudySearcher(Searcher):
         sampler: str = "tpe",
         n_startup_trials: int = 10,
         seed: int = 0,
-        priors: bool = True,
+        knowledge: Knowledge | None = None,
+        guarded: bool = True,
         decide_at: Sequence[int] = (),
         stop: Callable[[StudyRecord], str | None] = lambda _: None,
         retries: int = 2,
@@ -59,15 +61,18 @@ class StudySearcher(Searcher):
         super().__init__()
         self._study, self._space, self._total = study, space, n_trials_total
         self._folder, self._decide_at, self._stop, self._retries = trial_folder, tuple(decide_at), stop, retries
-        self._seed, self._priors = seed, priors
+        self._seed, knowledge = seed, Knowledge.of(space, direction) if knowledge is None else knowledge
         self._sampler = feasible_sampler(space, sampler, seed=seed, n_startup_trials=n_startup_trials)
-        self._memory = Memory(space, self._sampler, direction)
-        self._rejected_before: dict[str, int] = dict(study.user_attrs.get(store.REJECTIONS, {}))
+        self._memory = Memory(
+            space, self._sampler, direction, Advice(study, space, knowledge, direction, guarded=guarded)
+        )
+        self._refusals = Refusals(study)
         self._live: dict[str, TrialLog] = {}
         self._counted, self._crashes, self._losses, self._crash = 0, 0, 0, ""
         self.stop_reason, self.interrupted = "", False
         self._to_continue = agenda.settle(study, trial_folder)
-        self._refuse_priors()
+        self._refusals.refuse(agenda.refusals(space, knowledge.references))
+        self._references = [one for one in knowledge.references if one.provenance not in self._refusals.references]
 
     # --- what next ---------------------------------------------------------------------------------------------------
 
@@ -104,18 +109,19 @@ class StudySearcher(Searcher):
         self._memory.learn(stored)
         if due := agenda.retries_due(record.trials, self._retries):
             return self._retry(tune_id, due[0])
-        if self._priors and (priors := self._runnable_priors(record)):
-            params = self._space.complete(priors[0].params)
-            return self._given(tune_id, params, self._space.resolve(params), f"{agenda.PRIOR}{priors[0].name}")
+        if references := agenda.references_due(self._references, record.trials):
+            return self._refer(tune_id, references[0])
         params, drawn = self._memory.draw()
-        self._store_rejections()
+        self._refusals.count(self._sampler.rejected)
         return self._begin(
             tune_id, params, self._space.resolve(params), drawn, agenda.SAMPLER, self._seed + len(stored)
         )
 
-    def _runnable_priors(self, record: StudyRecord) -> list[Any]:
-        refused = self._study.user_attrs.get(REFUSED_PRIORS, {})
-        return [prior for prior in agenda.priors_due(self._space, record.trials) if prior.name not in refused]
+    def _refer(self, tune_id: str, reference: Reference) -> TrialLog:
+        params = self._space.complete(reference.params)
+        return self._given(
+            tune_id, params, self._space.resolve(params), reference.provenance, notes=list(reference.notes)
+        )
 
     def _retry(self, tune_id: str, failed: TrialRecord) -> TrialLog:
         # The same trial again: its seed as well.
@@ -128,11 +134,12 @@ class StudySearcher(Searcher):
         config: Mapping[str, Any],
         provenance: str,
         seed: int | None = None,
+        notes: Sequence[str] = (),
     ) -> TrialLog:
         within = self._space.within(params)
         number = len(self._study.get_trials(deepcopy=False))
         seed = self._seed + number if seed is None else seed
-        return self._begin(tune_id, within, config, self._memory.adopt(within), provenance, seed)
+        return self._begin(tune_id, within, config, self._memory.adopt(within), provenance, seed, notes)
 
     def _begin(
         self,
@@ -142,8 +149,9 @@ class StudySearcher(Searcher):
         remembered: Trial,
         provenance: str,
         seed: int,
+        notes: Sequence[str] = (),
     ) -> TrialLog:
-        attributes = {store.PROVENANCE: provenance, store.SEED: seed}
+        attributes = {store.PROVENANCE: provenance, store.SEED: seed, **({store.NOTES: notes} if notes else {})}
         trial = create(self._study, self._space, params, config=config, tune_id=tune_id, **attributes)
         self._memory.bind(trial.number, remembered)
         return self._log(trial)
@@ -211,7 +219,7 @@ class StudySearcher(Searcher):
         ended = error or last.final or last.cause is not None
         if not ended and (self.interrupted or not result):
             return
-        cause, message = _cause_of(last, error)
+        cause, message = ending(last, error)
         self._counted += cause is not Cause.INFRASTRUCTURE
         self._crashes = self._crashes + 1 if cause is Cause.CRASH else 0
         self._losses = self._losses + 1 if cause is Cause.INFRASTRUCTURE else 0
@@ -223,32 +231,10 @@ class StudySearcher(Searcher):
         else:
             log.prune()
 
-    # --- what was refused --------------------------------------------------------------------------------------------
-
-    def _refuse_priors(self) -> None:
-        """Priors that break a rule are counted once in a study and never trained."""
-        refused: dict[str, str] = dict(self._study.user_attrs.get(REFUSED_PRIORS, {}))
-        for prior in self._space.priors if self._priors else ():
-            broken = agenda.refusal(self._space, prior)
-            if prior.run and broken and prior.name not in refused:
-                refused[prior.name] = "; ".join(broken)
-                rule = broken[0].partition(":")[0]
-                self._rejected_before[rule] = self._rejected_before.get(rule, 0) + 1
-        if refused != self._study.user_attrs.get(REFUSED_PRIORS, {}):
-            self._study.set_user_attr(REFUSED_PRIORS, refused)
-            self._store_rejections()
-
     @property
-    def refused_priors(self) -> Mapping[str, str]:
-        """Why each prior that breaks a rule is not trained, by its name."""
-        found: Mapping[str, str] = self._study.user_attrs.get(REFUSED_PRIORS, {})
-        return found
-
-    def _store_rejections(self) -> None:
-        names = {**self._rejected_before, **self._sampler.rejected}
-        counts = {name: self._rejected_before.get(name, 0) + self._sampler.rejected[name] for name in names}
-        if counts != self._study.user_attrs.get(store.REJECTIONS, {}):
-            self._study.set_user_attr(store.REJECTIONS, counts)
+    def refused_references(self) -> Mapping[str, str]:
+        """Why each reference that breaks a rule is not trained, by its provenance."""
+        return self._refusals.references
 
     # --- Ray's book-keeping ------------------------------------------------------------------------------------------
 
@@ -261,15 +247,3 @@ class StudySearcher(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore: a new searcher on the same study goes on."""
-
-
-def _cause_of(last: Result, error: bool) -> tuple[Cause | None, str]:
-    if last.cause is not None:
-        return last.cause, last.message
-    if error:
-        return Cause.INFRASTRUCTURE, "the worker was lost"
-    if last.score is not None and not last.has_finite_score:
-        return Cause.NAN_LOSS, f"the score is {last.score} at budget {last.budget}"
-    if last.final and last.score is None:
-        return Cause.CRASH, "the last report has no score; its metric is not the study's"
-    return None, ""

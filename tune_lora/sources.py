@@ -10,6 +10,7 @@ import yaml
 from search_spaces.space import Space
 from tune_lora import build, spec, store
 from tune_lora.errors import InputError
+from tune_lora.search_spec import SearchSpec
 from tune_lora.spec import StudySpec
 from tune_lora.store import StudyRecord
 
@@ -78,7 +79,7 @@ def study_to_resume(path: Path) -> StudySpec:
     return found
 
 
-def space_and_search(what: str) -> tuple[Space, spec.SearchSpec]:
+def space_and_search(what: str) -> tuple[Space, SearchSpec]:
     """The space that a study file, a space file or the name of a shipped space stands for, and how it is searched.
 
     Raises:
@@ -88,7 +89,7 @@ def space_and_search(what: str) -> tuple[Space, spec.SearchSpec]:
     if path.suffix in (".yaml", ".yml") and _is_study(path):
         study = spec.load(path)
         return build.space_of(study), study.search
-    return Space.load(what), spec.SearchSpec()
+    return Space.load(what), SearchSpec()
 
 
 def configuration(path: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from search_spaces.feasible import sampler_name
 from tune_lora.errors import InputError, InputErrors, nearest
+from tune_lora.scheduler_spec import SchedulerSpec
+from tune_lora.search_spec import SearchSpec
 
-SCHEDULERS = ("asha", "median", "none")
 WEIGHTS = ("style", "lpips", "clip", "identity", "failures")
 TARGETS = ("brightness", "contrast", "diversity", "clip", "saturation")
 DEMO_CHARACTER = "demo-character"
@@ -47,40 +47,6 @@ class DatasetSpec(_Closed):
     def settings(self) -> dict[str, Any]:
         """What was said about how the images are shown."""
         return self.model_dump(exclude_none=True, exclude={"path", "held_out_share"})
-
-
-class SearchSpec(_Closed):
-    """Who suggests the next configuration."""
-
-    sampler: str = "tpe"
-    n_startup_trials: int = Field(10, ge=0)
-    seed: int = Field(42, ge=0, lt=2**32)
-    priors: bool = Field(False, description="run the space's reference configurations first")
-
-    @field_validator("sampler")
-    @classmethod
-    def sampler_is_known(cls, value: str) -> str:
-        try:
-            return sampler_name(value)
-        except InputError as error:
-            raise ValueError(str(error).removeprefix("sampler: ")) from None
-
-
-class SchedulerSpec(_Closed):
-    """Who stops a trial early. Budgets count epochs, steps or folds, as the trainer does."""
-
-    name: str = "asha"
-    grace: int = Field(2, ge=1, description="no trial is stopped before this budget")
-    eta: float = Field(3, gt=1, description="one in eta survives a rung; rungs stand at grace, grace * eta, ...")
-    n_startup_trials: int = Field(5, ge=0, description="of the median pruner")
-    n_warmup_steps: int = Field(5, ge=0, description="of the median pruner")
-
-    @field_validator("name")
-    @classmethod
-    def scheduler_is_known(cls, value: str) -> str:
-        if value not in SCHEDULERS:
-            raise ValueError(f"got {value!r}; {nearest(value, SCHEDULERS)}")
-        return value
 
 
 class ObjectiveSpec(_Closed):
@@ -318,6 +284,7 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
     if isinstance(spec.space, str) and spec.space.endswith((".yaml", ".yml")):
         updates["space"] = found(spec.space)
     weights = {name: found(path) for name in ("clip", "lpips") if (path := getattr(spec.evaluation, name))}
+    updates["search"] = spec.search.with_paths(found)
     if weights:
         updates["evaluation"] = spec.evaluation.model_copy(update=weights)
     return spec.model_copy(update=updates)
@@ -393,7 +360,7 @@ def _wording(detail: ErrorDetails, parts: list[str]) -> str:
 def _keys_at(parts: list[str]) -> list[str]:
     """The keys that a section of the study file knows."""
     model: type[BaseModel] = StudySpec
-    for part in parts:
+    for part in (part for part in parts if not part.isdigit()):  # an entry of a list
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         candidates = [annotation, *get_args(annotation)]
         inner = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)

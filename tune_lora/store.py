@@ -23,7 +23,8 @@ from tune_lora.errors import InputError
 
 # Names of the user attributes on each Optuna trial. One place, so that writer and readers agree.
 CONFIG = "config"  # every resolved value: sampled, derived, fixed
-PROVENANCE = "provenance"  # "sampler", "prior:<name>", "continued", "retry:<number>"
+PROVENANCE = "provenance"  # "sampler", "prior:<name>", "carried:<study>#<number>", "continued", "retry:<number>"
+NOTES = "provenance_notes"  # what was assumed or changed when it was carried over
 CAUSE = "cause"  # a Cause's value
 MESSAGE = "message"  # what the cause is in words
 SEED = "seed"
@@ -41,7 +42,11 @@ STOP_REASON = "stop_reason"
 BASELINE = "baseline"  # metrics of the untrained base
 BASE_IMAGES = "base_images"  # {label: path relative to the study's folder}: the untrained base, held-out images
 CALIBRATION = "calibration"  # {"calibrated": bool, "targets": {...}, "notes": [...]}
+KNOWLEDGE = "knowledge"  # [{"source", "told", "shown", "values", "left_out": {reason: count}}]
+CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "value", "notes"}]
+LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
+SCHEDULER_NOTE = "scheduler_note"  # the last thing the scheduler found out, in words: where grace moved to, and why
 
 INTERRUPTED = "interrupted"
 """How the stop reason of a study begins that ctrl-C ended."""
@@ -73,6 +78,7 @@ class TrialRecord:
     params: Mapping[str, Any]
     config: Mapping[str, Any]
     provenance: str = "sampler"
+    notes: tuple[str, ...] = ()
     cause: Cause | None = None
     message: str = ""
     seed: int = 0
@@ -109,6 +115,9 @@ class StudyRecord:
     base_images: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     verification: Mapping[str, Any] = field(default_factory=dict)
+    knowledge: tuple[Mapping[str, Any], ...] = ()
+    carried: tuple[Mapping[str, Any], ...] = ()
+    let_go: Mapping[str, str] = field(default_factory=dict)
 
     def ranked(self) -> list[TrialRecord]:
         """Completed trials, best first; ties by number."""
@@ -170,6 +179,17 @@ def open_study(storage: str, name: str, direction: Direction, *, create: bool = 
         return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
 
 
+def study_names(storage: str) -> list[str]:
+    """Names of the studies in a storage. Raises InputError where it cannot be opened."""
+    with _broken_storage_is_a_mistake(storage):
+        return list(optuna.get_all_study_names(storage))
+
+
+def without_password(storage: str) -> str:
+    """A storage URL as it may be shown: a password is nobody's business."""
+    return re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", storage)
+
+
 @contextmanager
 def _broken_storage_is_a_mistake(storage: str) -> Iterator[None]:
     try:
@@ -177,8 +197,9 @@ def _broken_storage_is_a_mistake(storage: str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError) as error:
         # SQLAlchemy's own text goes on with the statement and a link; what the database said is its cause.
         said = str(getattr(error, "orig", None) or error).strip().splitlines()
-        shown = re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", storage)  # a password is nobody's business
-        raise InputError(f"storage {shown}: cannot be opened ({said[0] if said else type(error).__name__})") from None
+        raise InputError(
+            f"storage {without_password(storage)}: cannot be opened ({said[0] if said else type(error).__name__})"
+        ) from None
 
 
 def load(folder: Path) -> StudyRecord:
@@ -231,6 +252,9 @@ def read(study: optuna.Study) -> StudyRecord:
         base_images=attributes.get(BASE_IMAGES, {}),
         calibration=attributes.get(CALIBRATION, {}),
         verification=attributes.get(VERIFICATION, {}),
+        knowledge=tuple(attributes.get(KNOWLEDGE, ())),
+        carried=tuple(point for chunk in _by_budget(attributes, CARRIED_PREFIX).values() for point in chunk),
+        let_go=attributes.get(LET_GO, {}),
     )
 
 
@@ -245,6 +269,7 @@ def record(trial: FrozenTrial) -> TrialRecord:
         params=dict(trial.params),
         config=attributes.get(CONFIG, dict(trial.params)),
         provenance=attributes.get(PROVENANCE, "sampler"),
+        notes=tuple(attributes.get(NOTES, ())),
         cause=Cause(cause) if cause else None,
         message=attributes.get(MESSAGE, ""),
         seed=attributes.get(SEED, 0),
@@ -259,5 +284,6 @@ def record(trial: FrozenTrial) -> TrialRecord:
 
 
 def _by_budget(attributes: Mapping[str, Any], prefix: str) -> dict[int, Any]:
+    """Attributes that are numbered behind their prefix, in order."""
     found = {int(name.removeprefix(prefix)): value for name, value in attributes.items() if name.startswith(prefix)}
     return dict(sorted(found.items()))

@@ -56,6 +56,21 @@ class Result:
         return self.score is not None and math.isfinite(self.score)
 
 
+def ending(last: Result, error: bool) -> tuple[Cause | None, str]:
+    """Why a trial with this last result did not complete, and that in words; no cause where it did or was pruned.
+    `error`: its worker is gone.
+    """
+    if last.cause is not None:
+        return last.cause, last.message
+    if error:
+        return Cause.INFRASTRUCTURE, "the worker was lost"
+    if last.score is not None and not last.has_finite_score:
+        return Cause.NAN_LOSS, f"the score is {last.score} at budget {last.budget}"
+    if last.final and last.score is None:
+        return Cause.CRASH, "the last report has no score; its metric is not the study's"
+    return None, ""
+
+
 def _nested(given: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = given.get(key)
     return dict(value) if isinstance(value, Mapping) else {}

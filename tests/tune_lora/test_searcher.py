@@ -16,6 +16,7 @@ from search_spaces.space import Space
 from trainables import checkpoints
 from trainables.protocol import Cause
 from tune_lora import store
+from tune_lora.knowledge import Knowledge
 from tune_lora.searcher import StudySearcher
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -35,7 +36,8 @@ class Study:
         self.study = store.open_study(store.sqlite_url(folder), "study", "minimize")
 
     def searcher(self, **settings: Any) -> StudySearcher:
-        given = {"direction": "minimize", "n_trials_total": 20, "seed": 42, "priors": False} | settings
+        given: dict[str, Any] = {"direction": "minimize", "n_trials_total": 20, "seed": 42, "knowledge": Knowledge()}
+        given |= settings
         return StudySearcher(self.study, given.pop("space", self.space), trial_folder=self.trial, **given)
 
     def trial(self, number: int) -> Path:
@@ -231,12 +233,12 @@ def test_the_stop_rule_ends_the_study_with_its_reason_and_lets_running_trials_fi
 
 def test_priors_run_first_whole_and_never_twice(tmp_path: Path) -> None:
     study = Study(tmp_path, Space.load("lora_v2_1"))
-    searcher = study.searcher(priors=True)
+    searcher = study.searcher(knowledge=None)
     given = searcher.suggest("a")
     assert isinstance(given, dict)
     assert (given["params"]["learning_rate"], given["params"]["network_alpha"]) == (1.3e-4, 96)
     complete(searcher, "a", 0.2)
-    again = study.searcher(priors=True)
+    again = study.searcher(knowledge=None)
     again.suggest("b")
     assert [t.provenance for t in study.trials] == ["prior:trial_3_5", "sampler"]
     assert "learning_rate" not in study.trials[0].params  # outside the range, so Optuna cannot hold it
@@ -249,8 +251,8 @@ def test_a_prior_that_breaks_a_rule_is_refused_with_the_reason_and_counted_once(
     wild = Space.from_mapping({**space.source, "priors": [prior]})
     study = Study(tmp_path, wild)
     for _ in range(2):
-        searcher = study.searcher(priors=True, sampler="random")
-        assert "alpha equal to the rank" in searcher.refused_priors["wild"]
+        searcher = study.searcher(knowledge=None, sampler="random")
+        assert "alpha equal to the rank" in searcher.refused_references["prior:wild"]
     searcher.suggest("a")
     assert study.trials[0].provenance == "sampler"
     assert study.record.rejections["alpha_equals_dim"] == 1

@@ -2,69 +2,52 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import compress
 from typing import Any
 
-from search_spaces.constraints import Clause
+import numpy as np
+
+from search_spaces import gaps
 from search_spaces.domains import Number
-from search_spaces.expressions import Expression
-from search_spaces.regions import Cell, Region, cells, merged
+from search_spaces.regions import Region, merged
 from search_spaces.space import Space
-from search_spaces.thresholds import thresholds
+from search_spaces.watch import Watch, forget
 from tune_lora.errors import InputError
 
 NODES = 100_000
 """Partial configurations looked at before the rules count as too entangled to search."""
+STARTS = 64
+"""Random beginnings of a configuration tried before rules that compare numbers with each other count as clashing."""
 
-_REMEMBERED = 50_000
-_ABSENT = object()
 _BISECTIONS = 24
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A clause with the rule it belongs to and the parameters it depends on. `varying` are the names whose values may
-    change.
-    """
-
-    number: int
-    rule: str
-    clause: Clause
-    needs: frozenset[str]
-    varying: tuple[str, ...]
+_ABSENT = object()
 
 
 class Lookahead:
-    """Depth-first search over the parameters that rules ask about.
+    """Depth-first search over the parameters that rules ask about; see `Watch` for the values it tries.
 
-    Discrete parameters are tried value by value. A number that rules only compare with thresholds is tried once in each
-    of the `Cell`s between them, which is exact. Any other number is tried at its ends, at what rules mention and
-    between. A rule is checked as soon as all it asks about is known.
+    A rule is checked as soon as all it asks about is known. Where none of the tried values of a number keeps the rules,
+    the gaps between them are searched for what rules about two numbers leave open (`gaps`). Every yes is proven by a
+    completion; a no is certain unless rules compare numbers with each other.
     """
 
     def __init__(self, space: Space) -> None:
-        self._space = space
-        watched = [
-            _Watched(number, rule.name, clause, space.needs(clause.names), self._varying(clause.names))
-            for number, (rule, clause) in enumerate((r, c) for r in space.constraints for c in r.clauses)
-        ]
-        self._ground = [item for item in watched if not item.needs]
-        relevant = self._with_conditions({name for item in watched for name in item.needs})
-        self.order = tuple(name for name in space.order if name in relevant)
-        self._watching = {name: [item for item in watched if name in item.needs] for name in self.order}
-        self._derived_from = {
-            name: [item for item, made in space.derived.items() if name in space.needs(made.names)]
-            for name in self.order
-        }
-        self.cells: dict[str, tuple[Cell, ...]] = {}
-        self.points = {name: self._points(name) for name in self.order}
-        self._known: dict[Any, str | None] = {}
-        self._broken: dict[Any, bool] = {}
+        self._space, self._watch = space, Watch(space)
+        self._known: dict[Any, tuple[str | None, dict[str, Any]]] = {}
         self._regions: dict[Any, Region] = {}
         self._nodes = 0
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether a no is as certain as a yes."""
+        return not self._watch.inexact
+
+    def is_exact(self, name: str) -> bool:
+        """Whether every value of a parameter's `region` leads somewhere."""
+        return name not in self._watch.inexact
 
     def obstacle(self, given: Mapping[str, Any]) -> str | None:
         """The name of a rule that stands in the way of completing `given`; None where some completion breaks no rule.
@@ -72,161 +55,158 @@ class Lookahead:
         Raises:
             InputError: more than `NODES` combinations were tried.
         """
-        key = self._key(given)
-        if key not in self._known:
-            _forget(self._known)
-            self._known[key] = self._look(dict(key))
-        return self._known[key]
+        return self._completed(self._watch.known(given))[0]
 
     def region(self, given: Mapping[str, Any], name: str) -> Region:
         """The values of a parameter with which `given` can still be completed.
 
-        Exact for discrete parameters and for numbers that rules compare with thresholds. Else between two tried points
-        that both lead somewhere all is taken to, so what is drawn there is to be checked with `obstacle`.
+        Exact for discrete parameters and for numbers that rules only compare with thresholds. Else all between tried
+        values that lead somewhere is taken to lead there, so what is drawn is to be checked with `obstacle`.
 
         Raises:
-            InputError: as `obstacle`.
+            InputError: there is none, or as `obstacle`.
         """
         domain = self._space.parameters[name].domain
-        if name not in self.points:
-            values = domain.values()
-            return Region(domain, values) if values is not None else Region(domain, None, ((domain.low, domain.high),))  # type: ignore[attr-defined]
-        key = (name, self._key({other: value for other, value in given.items() if other != name}))
+        if name not in self._watch.points:
+            return _whole(domain)
+        known = {other: value for other, value in self._watch.known(given).items() if other != name}
+        key = (name, *known.items())
         if key not in self._regions:
-            _forget(self._regions)
-            self._regions[key] = self._find_region(dict(key[1]), name)
+            forget(self._regions)
+            self._regions[key] = self._find_region(known, name)
+        if not self._regions[key]:
+            raise InputError(
+                f"no value of {name} keeps {self._completed(known)[0]} given {known}; widen its range or drop a rule"
+            )
         return self._regions[key]
 
-    def is_exact(self, name: str) -> bool:
-        """Whether every value of `region` leads somewhere."""
-        return name not in self.points or name in self.cells or self._space.parameters[name].domain.values() is not None
-
     def nearest_tried(self, given: Mapping[str, Any], name: str, value: Any) -> Any:
-        """The tried point of a number nearest to a value that leads somewhere."""
-        good = [point for point in self.points[name] if self.obstacle({**given, name: point}) is None]
+        """The value of a number nearest to `value` that is known to lead somewhere."""
+        points = self._points_of(self._watch.known(given), name)
+        good = [point for point in points if self.obstacle({**given, name: point}) is None]
         return min(good, key=lambda point: abs(point - value))
 
-    def _find_region(self, given: dict[str, Any], name: str) -> Region:
-        domain = self._space.parameters[name].domain
-        good = [self.obstacle({**given, name: point}) is None for point in self.points[name]]
+    # --- regions -----------------------------------------------------------------------------------------------------
+
+    def _find_region(self, known: dict[str, Any], name: str) -> Region:
+        domain, points = self._space.parameters[name].domain, self._points_of(known, name)
+        good = [self.obstacle({**known, name: point}) is None for point in points]
         if domain.values() is not None:
-            return Region(domain, tuple(compress(self.points[name], good)))
-        if name in self.cells:
-            return Region(domain, None, merged(compress(self.cells[name], good)))
-        return Region(domain, None, self._bisected(given, name, good))
+            return Region(domain, tuple(compress(points, good)))
+        if name in self._watch.cells:
+            return Region(domain, None, merged(compress(self._watch.cells[name], good)))
+        return Region(domain, None, tuple(self._bisected(known, name, points, good)))
 
-    def _bisected(self, given: dict[str, Any], name: str, good: list[bool]) -> tuple[tuple[float, float], ...]:
-        points, found = self.points[name], list[tuple[float, float]]()
-        for index, point in enumerate(points):
-            if not good[index]:
-                continue
-            low = point if index == 0 or good[index - 1] else self._border(given, name, point, points[index - 1])
-            high = (
-                point
-                if index == len(points) - 1 or good[index + 1]
-                else self._border(given, name, point, points[index + 1])
-            )
-            if found and index and good[index - 1]:
-                found[-1] = (found[-1][0], high)
-            else:
-                found.append((low, high))
-        return tuple(found)
+    def _points_of(self, known: dict[str, Any], name: str) -> tuple[Any, ...]:
+        """The values to try of a parameter; of an inexact number also that of the completion that is known."""
+        points = self._watch.points[name]
+        if name not in self._watch.inexact:
+            return points
+        completion = self._completed({other: value for other, value in known.items() if other != name})[1]
+        return tuple(sorted({*points, completion[name]})) if name in completion else points
 
-    def _border(self, given: dict[str, Any], name: str, inside: float, outside: float) -> float:
+    def _bisected(
+        self, known: dict[str, Any], name: str, points: tuple[Any, ...], good: list[bool]
+    ) -> Iterator[tuple[float, float]]:
+        """Intervals around runs of good points, out to the border with the bad ones beside them."""
+        first = None
+        for index, leads in enumerate(good):
+            if leads and first is None:
+                first = points[index] if not index else self._border(known, name, points[index], points[index - 1])
+            if leads and (index + 1 == len(good) or not good[index + 1]):
+                assert first is not None
+                beside = points[min(index + 1, len(points) - 1)]
+                yield first, self._border(known, name, points[index], beside)
+                first = None
+
+    def _border(self, known: dict[str, Any], name: str, inside: float, outside: float) -> float:
         """The last value from `inside` towards `outside` that leads somewhere."""
         domain = self._space.parameters[name].domain
         for _ in range(_BISECTIONS):
             middle = domain.snap((inside + outside) / 2)
             if middle in (inside, outside):
                 break
-            if self.obstacle({**given, name: middle}) is None:
+            if self.obstacle({**known, name: middle}) is None:
                 inside = middle
             else:
                 outside = middle
         return inside
 
-    # --- what is watched ---------------------------------------------------------------------------------------------
-
-    def _varying(self, names: frozenset[str]) -> tuple[str, ...]:
-        return tuple(sorted(name for name in names if name in self._space.parameters or name in self._space.derived))
-
-    def _with_conditions(self, names: set[str]) -> set[str]:
-        """The parameters and those that decide whether they exist."""
-        found: set[str] = set()
-        waiting = list(names)
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                when = self._space.parameters[name].when
-                waiting.extend(self._space.needs(when.names) if when else ())
-        return found
-
-    def _points(self, name: str) -> tuple[Any, ...]:
-        """Values to try, and the number's cells where rules only compare it with thresholds."""
-        domain = self._space.parameters[name].domain
-        if not isinstance(domain, Number) or domain.values() is not None:
-            return domain.points()
-        marks: set[float] = set()
-        compared = [thresholds(expression, name) for expression in self._expressions_about(name)]
-        for expression, found in zip(self._expressions_about(name), compared, strict=True):
-            marks |= expression.constants if found is None else found
-        if None in compared:
-            return domain.points(marks)
-        self.cells[name] = cells(domain, marks)
-        return tuple(cell.middle for cell in self.cells[name])
-
-    def _expressions_about(self, name: str) -> list[Expression]:
-        """All expressions in which a parameter decides something, derived values among them."""
-        parts = [part for item in self._watching[name] for part in (item.clause.when, item.clause.must)]
-        parts += [self._space.derived[derived] for derived in self._derived_from[name]]
-        parts += [self._space.parameters[other].when for other in self.order]
-        return [part for part in parts if part is not None and name in part.names]
-
-    def _key(self, given: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-        """What of a configuration decides, cells standing for the numbers in them."""
-        return tuple((name, self._stand_in(name, given[name])) for name in self.order if name in given)
-
-    def _stand_in(self, name: str, value: Any) -> Any:
-        parts = self.cells.get(name)
-        if parts is None or isinstance(value, bool) or not isinstance(value, int | float):
-            return value
-        index = bisect_left(parts, value, key=lambda cell: cell.high)
-        inside = index < len(parts) and parts[index].low <= value
-        return parts[index].middle if inside else value
-
     # --- the search --------------------------------------------------------------------------------------------------
 
-    def _look(self, given: dict[str, Any]) -> str | None:
+    def _completed(self, known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
+        """A rule in the way and nothing, or None and a completion."""
+        key = tuple(known.items())
+        if key not in self._known:
+            forget(self._known)
+            self._known[key] = self._look(known)
+        return self._known[key]
+
+    def _look(self, known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         self._nodes = 0
         values, decided = dict(self._space.fixed), frozenset[str]()
-        broken = next((item.rule for item in self._ground if item.clause.broken(values)), None)
+        broken = next((item.rule for item in self._watch.ground if item.clause.broken(values)), None)
         if broken:
-            return broken
-        for name, value in given.items():
+            return broken, {}
+        for name, value in known.items():
             decided |= {name}
-            values = self._with(values, decided, name, value)
-            if (broken := self._first_broken(values, decided, name)) is not None:
-                return broken
+            values = self._watch.extended(values, decided, name, value)
+            if (broken := self._watch.first_broken(values, decided, name)) is not None:
+                return broken, {}
         blame: list[str] = []
-        return None if self._search(0, values, decided, blame) else blame[0]
+        found = self._search(0, values, decided, blame, self._watch.points)
+        if found is None and not known:
+            found = self._from_anywhere(values)
+        return (blame[0], {}) if found is None else (None, found)
 
-    def _search(self, index: int, values: dict[str, Any], decided: frozenset[str], blame: list[str]) -> bool:
-        while index < len(self.order) and self.order[index] in decided:
+    def _from_anywhere(self, values: dict[str, Any]) -> dict[str, Any] | None:
+        """A whole configuration that begins at random numbers, where those that are usually tried lead nowhere."""
+        random = np.random.default_rng(0)
+        inexact = {name: _whole(self._space.parameters[name].domain) for name in sorted(self._watch.inexact)}
+        for _ in range(STARTS if inexact else 0):
+            drawn = {name: (region.uniform(random),) for name, region in inexact.items()}
+            found = self._search(0, values, frozenset(), [], {**self._watch.points, **drawn})
+            if found is not None:
+                return found
+        return None
+
+    def _search(
+        self,
+        index: int,
+        values: dict[str, Any],
+        decided: frozenset[str],
+        blame: list[str],
+        points: Mapping[str, tuple[Any, ...]],
+    ) -> dict[str, Any] | None:
+        order = self._watch.order
+        while index < len(order) and order[index] in decided:
             index += 1
-        if index == len(self.order):
-            return True
-        name = self.order[index]
+        if index == len(order):
+            return values
+        name = order[index]
         decided |= {name}
-        for value in self.points[name] if self._space.exists(name, values) else (_ABSENT,):
+        for value in self._tried(name, values, decided, points) if self._space.exists(name, values) else (_ABSENT,):
             self._count()
-            tried = values if value is _ABSENT else self._with(values, decided, name, value)
-            broken = self._first_broken(tried, decided, name)
+            tried = values if value is _ABSENT else self._watch.extended(values, decided, name, value)
+            broken = self._watch.first_broken(tried, decided, name)
             if broken is not None:
                 blame.append(broken)
-            elif self._search(index + 1, tried, decided, blame):
-                return True
-        return False
+            elif (found := self._search(index + 1, tried, decided, blame, points)) is not None:
+                return found
+        return None
+
+    def _tried(
+        self, name: str, values: dict[str, Any], decided: frozenset[str], points: Mapping[str, tuple[Any, ...]]
+    ) -> Iterator[Any]:
+        yield from points[name]
+        domain = self._space.parameters[name].domain
+        if name in self._watch.inexact and isinstance(domain, Number):
+            asked = [margin for item in self._watch.complete(name, decided) for margin in gaps.margins(item.clause)]
+
+            def height(margin: Any, position: float) -> float:
+                return float(margin(self._watch.extended(values, decided, name, domain.at(position))))
+
+            yield from gaps.candidates(domain, [partial(height, margin) for margin in asked])
 
     def _count(self) -> None:
         self._nodes += 1
@@ -236,34 +216,15 @@ class Lookahead:
                 f"the rules {rules} are too entangled: {NODES} combinations tried; must be fewer parameters a rule"
             )
 
-    def _with(self, values: dict[str, Any], decided: frozenset[str], name: str, value: Any) -> dict[str, Any]:
-        known = {**values, name: value}
-        for derived in self._derived_from[name]:
-            made = self._space.derived[derived]
-            if self._space.needs(made.names) <= decided and made.names <= known.keys():
-                known[derived] = made(known)
-        return known
 
-    def _first_broken(self, values: Mapping[str, Any], decided: frozenset[str], name: str) -> str | None:
-        watching = (item for item in self._watching[name] if item.needs <= decided)
-        return next((item.rule for item in watching if self._is_broken(item, values)), None)
-
-    def _is_broken(self, item: _Watched, values: Mapping[str, Any]) -> bool:
-        key = (item.number, *(values.get(name, _ABSENT) for name in item.varying))
-        if key not in self._broken:
-            _forget(self._broken)
-            self._broken[key] = item.clause.broken(values)
-        return self._broken[key]
-
-
-def _forget(known: dict[Any, Any]) -> None:
-    if len(known) > _REMEMBERED:
-        known.clear()
+def _whole(domain: Any) -> Region:
+    values = domain.values()
+    return Region(domain, values) if values is not None else Region(domain, None, ((domain.low, domain.high),))
 
 
 def clashing(space: Space) -> list[str]:
     """Rules that no configuration can satisfy together, none of which could be left out; empty where the space has a
-    point.
+    point. With rules that compare numbers with each other: rules for which none was found.
     """
     if Lookahead(space).obstacle({}) is None:
         return []

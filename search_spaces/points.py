@@ -29,7 +29,7 @@ def draw(space: Space, rng: np.random.Generator) -> dict[str, Any]:
     """
     drawn: dict[str, Any] = {}
     for name, region in _open(space, drawn):
-        drawn[name] = _checked(space, drawn, name, partial(region.uniform, rng))
+        drawn[name] = settled(space, drawn, name, partial(region.uniform, rng))
     return {name: drawn[name] for name in space.parameters if name in drawn}
 
 
@@ -43,12 +43,8 @@ def neighbour(space: Space, params: Mapping[str, Any], rng: np.random.Generator,
     moved: dict[str, Any] = {}
     for name, region in _open(space, moved):
         domain = space.parameters[name].domain
-        move = (
-            partial(_moved, domain, region, params[name], rng, scale)
-            if name in params
-            else partial(region.uniform, rng)
-        )
-        moved[name] = _checked(space, moved, name, move)
+        near = partial(_moved, domain, region, params.get(name), rng, scale)
+        moved[name] = settled(space, moved, name, near if name in params else partial(region.uniform, rng))
     return {name: moved[name] for name in space.parameters if name in moved}
 
 
@@ -65,6 +61,22 @@ def encode(space: Space, params: Mapping[str, Any]) -> NDArray[np.float64]:
     conditional parameter has a flag before it, 0 where `params` lacks it; its number is then 0.5, its choices are 0.
     """
     return np.array([number for name in space.parameters for number in _encoded(space, name, params)])
+
+
+def settled(space: Space, given: Mapping[str, Any], name: str, make: Callable[[], Any]) -> Any:
+    """A value of `name` out of `make` with which `given` can be completed.
+
+    `make` yields values of the region; where that is not exact (`Lookahead.is_exact`) it is asked up to `REDRAWS`
+    times, and then the nearest value that was found to lead somewhere is taken.
+    """
+    lookahead, value = space.lookahead, make()
+    if lookahead.is_exact(name):
+        return value
+    for _ in range(REDRAWS):
+        if lookahead.obstacle({**given, name: value}) is None:
+            return value
+        value = make()
+    return lookahead.nearest_tried(given, name, value)
 
 
 def scale_of(domain: Domain) -> Number | None:
@@ -106,9 +118,8 @@ def _encoded(space: Space, name: str, params: Mapping[str, Any]) -> Iterator[flo
     if scale is not None:
         yield scale.position(params[name]) if there else 0.5
     else:
-        yield from (
-            float(there and Categorical((choice,)).contains(params[name])) for choice in parameter.domain.points()
-        )
+        for choice in parameter.domain.points():
+            yield float(there and Categorical((choice,)).contains(params[name]))
 
 
 def _open(space: Space, drawn: Mapping[str, Any]) -> Iterator[tuple[str, Region]]:
@@ -116,18 +127,6 @@ def _open(space: Space, drawn: Mapping[str, Any]) -> Iterator[tuple[str, Region]
     for name in space.order:
         if space.parameters[name].when is None or space.exists(name, space.resolve(drawn)):
             yield name, space.lookahead.region(drawn, name)
-
-
-def _checked(space: Space, given: Mapping[str, Any], name: str, make: Callable[[], Any]) -> Any:
-    """A made value that leads somewhere: the first, unless rules compare this number with another."""
-    lookahead, value = space.lookahead, make()
-    if lookahead.is_exact(name):
-        return value
-    for _ in range(REDRAWS):
-        if lookahead.obstacle({**given, name: value}) is None:
-            return value
-        value = make()
-    return lookahead.nearest_tried(given, name, value)
 
 
 def _moved(domain: Domain, region: Region, value: Any, rng: np.random.Generator, scale: float) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from search_spaces import documents
 from search_spaces.fields import Mistakes
-from search_spaces.lookahead import clashing
+from search_spaces.lookahead import STARTS, clashing
 from search_spaces.reader import Reader
 from search_spaces.space import Space
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -81,7 +81,7 @@ def _check_satisfiable(space: Space, mistakes: Mistakes) -> None:
     except InputError as error:  # an expression that values cannot satisfy, or rules too entangled to search
         mistakes.add("constraints", str(error))
         return
-    if rules:
-        mistakes.add(
-            "constraints", f"no configuration satisfies {', '.join(rules)} together; widen a range or drop a rule"
-        )
+    if not rules:
+        return
+    none = "no configuration" if space.lookahead.is_certain else f"no configuration was found in {STARTS} searches that"
+    mistakes.add("constraints", f"{none} satisfies {', '.join(rules)} together; widen a range or drop a rule")

@@ -42,12 +42,12 @@ class Region:
 
     def uniform(self, random: np.random.Generator) -> Any:
         """One of the values, each as likely as another on the parameter's own scale."""
-        if self.choices is not None:
-            return self.choices[int(random.integers(len(self.choices)))]
         return self.at(float(random.random()))
 
     def at(self, share: float) -> Any:
-        """The number below which a share (0 to 1) of the region lies."""
+        """The value below which a share (0 to 1) of the region lies; choices count in their order."""
+        if self.choices is not None:
+            return self.choices[min(int(share * len(self.choices)), len(self.choices) - 1)]
         domain, spans = self._number, self._spans
         total = sum(upper - lower for lower, upper in spans)
         if total <= 0:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from importlib.util import find_spec
+from dataclasses import replace
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 
-from search_spaces.feasible import FeasibleSampler, feasible_sampler, sampler_name
+from search_spaces.feasible import SAMPLERS, FeasibleSampler, feasible_sampler, sampler_name
 from search_spaces.space import Space
 from tune_lora.errors import InputError
 
@@ -27,7 +27,7 @@ def trials(space: Space, sampler: FeasibleSampler, n: int, start: optuna.Study |
     return drawn
 
 
-@pytest.mark.parametrize("name", ["tpe", "random", "nsgaii", "qmc", "TPESampler"])
+@pytest.mark.parametrize("name", ["tpe", "random", "cmaes", "gp", "nsgaii", "qmc", "grid", "TPESampler"])
 def test_nothing_drawn_breaks_a_rule_even_where_the_score_pulls_that_way(name: str) -> None:
     space = Space.load("lora_v2_1")
     drawn = trials(space, feasible_sampler(space, name, seed=5), 40)
@@ -51,18 +51,24 @@ def test_the_same_seed_gives_the_same_trials_and_another_seed_others() -> None:
     assert first != other
 
 
-def test_a_continued_study_draws_what_an_uninterrupted_one_would_have() -> None:
+@pytest.mark.parametrize("name", ["tpe", "random", "cmaes", "nsgaii", "grid"])
+def test_a_continued_study_draws_what_an_uninterrupted_one_would_have(name: str) -> None:
     space = Space.load("lora_tiny")
-    whole = trials(space, feasible_sampler(space, seed=42), 16)
-    study = optuna.create_study(sampler=feasible_sampler(space, seed=42))
-    begun = trials(space, feasible_sampler(space), 8, study)
-    study.sampler = feasible_sampler(space, seed=42)
-    assert begun + trials(space, feasible_sampler(space), 8, study) == whole
+
+    def sampler() -> FeasibleSampler:
+        return feasible_sampler(space, name, seed=42, n_startup_trials=6)
+
+    whole = trials(space, sampler(), 16)
+    study = optuna.create_study(sampler=sampler())
+    begun = trials(space, sampler(), 9, study)
+    study.sampler = sampler()
+    assert begun + trials(space, sampler(), 7, study) == whole
 
 
-def test_stored_distributions_are_the_full_ones_and_values_have_no_rounding_noise() -> None:
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_stored_distributions_are_the_full_ones_and_values_have_no_rounding_noise(name: str) -> None:
     space = Space.load("lora_v2_1")
-    study = optuna.create_study(sampler=feasible_sampler(space, seed=0))
+    study = optuna.create_study(sampler=feasible_sampler(space, name, seed=0))
     trials(space, feasible_sampler(space), 30, study)
     assert all(trial.distributions == space.distributions() for trial in study.trials)
     assert all(
@@ -118,7 +124,13 @@ def test_an_unknown_sampler_comes_with_the_nearest_right_one() -> None:
     assert sampler_name("RandomSampler") == "random"
 
 
-@pytest.mark.skipif(find_spec("cmaes") is not None, reason="cmaes is installed")
-def test_a_sampler_whose_package_is_absent_says_so_before_anything_starts() -> None:
-    with pytest.raises(InputError, match="pip install cmaes"):
+def test_a_sampler_whose_package_is_absent_says_so_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = replace(SAMPLERS["cmaes"], needs="no_such_package")
+    monkeypatch.setitem(SAMPLERS, "cmaes", kind)  # type: ignore[arg-type]  # a dict, which others may add to
+    with pytest.raises(InputError, match="pip install no_such_package"):
         feasible_sampler(Space.load("lora_tiny"), "cmaes")
+
+
+@pytest.mark.parametrize("name", ["GridSampler", "BruteForceSampler"])
+def test_optunas_exhaustive_samplers_are_the_grid(name: str) -> None:
+    assert sampler_name(name) == "grid"

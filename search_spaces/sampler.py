@@ -18,7 +18,7 @@ from search_spaces.masked_tpe import MaskedTPE
 from search_spaces.points import settled
 from search_spaces.regions import Region
 from search_spaces.space import Space
-from search_spaces.strata import strata
+from search_spaces.strata import strata_of_trial
 
 REDRAWS = 32
 """How often a sampler that knows nothing of regions is asked again before a value is drawn uniformly from what leads
@@ -37,7 +37,8 @@ class FeasibleSampler(BaseSampler):
     Distributions stay the full ones, so the study reads as if it had no rules. `rejected` counts refused draws by the
     rule that stood in the way.
 
-    Parameters in `Space.stratify` take their values from Latin-hypercube strata in the first `n_strata` trials.
+    Parameters in `Space.stratify` take their values from Latin-hypercube strata in the first `n_startup_trials` and in
+    some of the later ones (`strata_of_trial`).
 
     `make` builds the wrapped sampler from a seed. With `reseed` it is built anew for each trial from (seed, trial
     number), so that a study that is continued draws what it would have drawn in one go.
@@ -50,12 +51,12 @@ class FeasibleSampler(BaseSampler):
         *,
         seed: int = 0,
         reseed: bool = True,
-        n_strata: int = 0,
+        n_startup_trials: int = 10,
         repair: Repair = "nearest",
     ) -> None:
         self.space, self.rejected = space, Counter[str]()
         self._make, self._seed, self._reseed = make, seed, reseed
-        self._n_strata, self._repair = n_strata, repair
+        self._n_startup_trials, self._repair = n_startup_trials, repair
         self._wrapped = make(seed)
         self._random = np.random.default_rng(seed)
         self._together: dict[str, Any] = {}
@@ -79,8 +80,8 @@ class FeasibleSampler(BaseSampler):
         if self._reseed:
             self._wrapped = self._make(int(seeds[1]))
         self._together = {}
-        starts_up = trial.number < self._n_strata and not isinstance(self._wrapped, GridOfSpace)
-        self._strata = strata(self.space.stratify, trial.number, self._n_strata, self._seed) if starts_up else {}
+        stratified = () if isinstance(self._wrapped, GridOfSpace) else self.space.stratify
+        self._strata = strata_of_trial(stratified, trial.number, self._n_startup_trials, self._seed)
         self._wrapped.before_trial(study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:

@@ -30,7 +30,7 @@ def suggestions(
 
     With `told`, the second half is drawn after the sampler was told results: a made-up score, the same for the same
     seed, for up to `TOLD_AT_MOST` of the first half. `using` takes the place of the named sampler, for whoever wants to
-    read its counts.
+    read its counts. A grid that has fewer points ends early.
     """
     drawing = using or feasible_sampler(space, sampler, seed=seed, n_startup_trials=n_startup_trials)
     storage = optuna.storages.InMemoryStorage()
@@ -38,6 +38,8 @@ def suggestions(
     scores = np.random.default_rng(seed)
     waiting: list[int] = []
     for index in range(n):
+        if drawing.exhausted(study):
+            return
         if told and index == n // 2:
             for number in waiting[:TOLD_AT_MOST]:
                 study.tell(number, float(scores.uniform()))

@@ -126,7 +126,7 @@ def test_an_unknown_sampler_comes_with_the_nearest_right_one() -> None:
 
 def test_a_sampler_whose_package_is_absent_says_so_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     kind = replace(SAMPLERS["cmaes"], needs="no_such_package")
-    monkeypatch.setitem(SAMPLERS, "cmaes", kind)  # type: ignore[arg-type]  # a dict, which others may add to
+    monkeypatch.setitem(SAMPLERS, "cmaes", kind)
     with pytest.raises(InputError, match="pip install no_such_package"):
         feasible_sampler(Space.load("lora_tiny"), "cmaes")
 

@@ -87,7 +87,7 @@ def panel(record: StudyRecord, total: int) -> RenderableType:
     ahead = f"about {wording.duration(left)} left" if left is not None else ""
     bar = ProgressBar(total=max(total, 1), completed=min(done, total), width=28)
     head.add_row(Text(record.name, style="bold"), bar, Text(f"{done}/{total} trials"), Text(ahead, style="dim"))
-    parts: list[RenderableType] = [head, _counts(record)]
+    parts: list[RenderableType] = [head, _counts(record), *_knowledge(record)]
     best = record.best
     if best is not None:
         line = Text.assemble("best so far ", (wording.number(best.value), "bold"), f" (trial {best.number})")
@@ -114,6 +114,7 @@ def summary(record: StudyRecord, folder: Path) -> RenderableType:
         folder: its results folder; only files that exist are named.
     """
     parts: list[RenderableType] = [Text(f"Study {record.name}", style="bold"), _counts(record)]
+    parts += _knowledge(record)
     parts += [Text(f"  failed, {cause}: {n}", style="red") for cause, n in wording.failures_by_cause(record).items()]
     parts += [Text(f"  refused draws, {rule}: {n}") for rule, n in wording.rejections(record).items()]
     if record.stop_reason:
@@ -169,6 +170,10 @@ def _counts(record: StudyRecord) -> Text:
     if refused := sum(record.rejections.values()):
         parts.append(Text(f"{refused} infeasible draws refused", style="dim"))
     return Text(" · ").join(parts or [Text("no trial yet", style="dim")])
+
+
+def _knowledge(record: StudyRecord) -> list[RenderableType]:
+    return [Text(line, style="dim") for line in wording.knowledge(record)]
 
 
 def _line(trial: TrialRecord, record: StudyRecord, total: int) -> str:

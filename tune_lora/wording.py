@@ -77,6 +77,24 @@ def rejections(record: StudyRecord) -> dict[str, int]:
     return dict(sorted(record.rejections.items(), key=lambda item: -item[1]))
 
 
+def knowledge(record: StudyRecord) -> list[str]:
+    """What was carried into the study, one sentence a source, and what was let go."""
+    return [_carried(source) for source in record.knowledge] + list(record.let_go.values())
+
+
+_SCALES = {"ranks": ", as ranks among this study's results", "as_is": ", as they are", "shown": ""}
+
+
+def _carried(source: Mapping[str, Any]) -> str:
+    told, shown, left_out = source["told"], source["shown"], source["left_out"]
+    parts = [f"{told} past result{'' if told == 1 else 's'} told{_SCALES[source['values']]}"] if told else []
+    parts += [f"{shown} shown only"] if shown else []
+    if left_out:
+        why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        parts.append(f"{sum(left_out.values())} left out ({why})")
+    return f"{source['source']}: {', '.join(parts) or 'references only'}"
+
+
 def caveats(record: StudyRecord) -> list[str]:
     """What must stand beside the result: one sentence each."""
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from search_spaces.space import Space
@@ -12,6 +13,9 @@ from tune_lora.knowledge import _tables as tables
 from tune_lora.knowledge._points import PRIOR, Knowledge, Reference, Source, observed
 from tune_lora.search_spec import WarmStartSpec
 from tune_lora.spec import StudySpec
+
+LEARNING = ("tpe", "gp", "auto")
+"""Samplers that learn from trials they did not suggest; for the others past results are shown in reports only."""
 
 
 def gather(spec: StudySpec, space: Space) -> Knowledge:
@@ -44,6 +48,8 @@ def gather(spec: StudySpec, space: Space) -> Knowledge:
         sources += [source] if source else []
     if mistakes:
         raise InputErrors(mistakes)
+    if search.sampler not in LEARNING:
+        sources = [replace(source, values="shown") for source in sources]
     return Knowledge(tuple(references), tuple(sources))
 
 

@@ -24,9 +24,10 @@ from search_spaces.space import Space
 
 LEAST_CARRIED = 5
 """Fewer results are soon outnumbered by the study's own, and predict nothing."""
-LEAST_OWN = 8
-LEVEL = 0.05
-"""Probability at which chance is no longer believed in, at each look. The rates that follow from it are measured."""
+LEAST_OWN, MOST_OWN = 10, 40
+"""Trials of this study between which there is a verdict; beyond, they say more than anything carried."""
+LEVEL = 0.1
+"""Probability at which chance is no longer believed in, at each look (docs/knowledge.md has the rates that follow)."""
 PERMUTATIONS = 999
 _ABSENT = -0.5  # on a scale from 0 to 1: a conditional parameter that a trial does not have
 
@@ -65,9 +66,9 @@ class Verdict:
 
 
 def judge(predict: Predict, own: Sequence[Own]) -> Verdict | None:
-    """Compares promises with results; None before there are `LEAST_OWN` trials to compare."""
+    """Compares promises with results; None where too few trials can be compared, or enough."""
     told = [trial for trial in own if trial.says_something]
-    if len(told) < LEAST_OWN:
+    if not LEAST_OWN <= len(told) <= MOST_OWN:
         return None
     promised = np.array([predict(trial.params) for trial in told])
     order, found = np.sign(promised[:, None] - promised[None, :]), _pairs(told)

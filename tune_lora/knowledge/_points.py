@@ -14,8 +14,8 @@ from tune_lora.store import Direction
 PRIOR = "prior:"
 CARRIED = "carried:"
 
-Scale = Literal["ranks", "as_is"]
-"""How values of another study are told: as they are, or as quantiles of this study's own results."""
+Scale = Literal["ranks", "as_is", "shown"]
+"""How values of another study are told: as quantiles of this study's own results, as they are, or not at all."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Source:
 
     @property
     def told(self) -> tuple[Point, ...]:
-        """The points that have a value."""
-        return tuple(point for point in self.points if point.value is not None)
+        """The points that the sampler is told of."""
+        return tuple(point for point in self.points if point.value is not None and self.values != "shown")
 
     @property
     def reasons(self) -> dict[str, int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from search_spaces.space import Space
 from tune_lora import wording
@@ -21,7 +23,9 @@ class PastTrial:
 
 
 def past_trials(record: StudyRecord) -> list[PastTrial]:
-    """The past trials that the study's space holds."""
+    """The past trials that were carried into the study; of a study from before they were written down, its space's."""
+    if record.carried:
+        return [_carried(point, record.let_go) for point in record.carried]
     space = _space(record)
     if space is None:
         return []
@@ -29,6 +33,12 @@ def past_trials(record: StudyRecord) -> list[PastTrial]:
         PastTrial(past.name, wording.settings(past.params), wording.number(past.value), past.note)
         for past in space.observations
     ]
+
+
+def _carried(point: Mapping[str, Any], let_go: Mapping[str, str]) -> PastTrial:
+    notes = [*point["notes"], *(["let go"] if point["source"] in let_go and point["value"] is not None else [])]
+    shown = wording.settings(point["params"])
+    return PastTrial(point["provenance"], shown, wording.number(point["value"]), "; ".join(notes))
 
 
 def reasons(record: StudyRecord) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 
 from trainables.ray_adapter import trainable_for
 from tune_lora import scheduler as schedulers
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_SECONDS = 0.5
 USERS_TARGET = 0.10
-MAX_BUDGET = 100_000  # rungs are listed up to here; a trial sees those below its own horizon
 
 
 def tune_study(
@@ -38,7 +38,8 @@ def tune_study(
     spec = ready.spec
     study.set_user_attr(store.STOP_REASON, "")
     searcher = _searcher(study, ready, total)
-    scheduler = _scheduler(study, ready)
+    scheduler = _scheduler(study, ready, view)
+    pauses = isinstance(scheduler, schedulers.PausingAsha)
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
     tuner = tune.Tuner(
         tune.with_resources(
@@ -46,10 +47,10 @@ def tune_study(
             {"cpu": placed.trial.cpu, "gpu": placed.trial.gpu},
         ),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=schedulers.Slots(searcher, scheduler, placed.count) if pauses else searcher,
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=placed.count,
+            max_concurrent_trials=None if pauses else placed.count,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -86,7 +87,8 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
         sampler=spec.search.sampler,
         n_startup_trials=spec.search.n_startup_trials,
         seed=spec.search.seed,
-        priors=spec.search.priors,
+        knowledge=ready.knowledge,
+        guarded=spec.search.guard,
         trial_folder=lambda number: trials / str(number),
         decide_at=_decide_at(ready),
         stop=enough,
@@ -106,22 +108,35 @@ def _target(study: optuna.Study, ready: Plan) -> float | None:
 
 
 def _decide_at(ready: Plan) -> tuple[int, ...]:
-    scheduler = ready.spec.scheduler
-    return schedulers.rungs(scheduler.grace, scheduler.eta, MAX_BUDGET) if scheduler.name == "asha" else ()
-
-
-def _scheduler(study: optuna.Study, ready: Plan) -> Any:
     chosen = ready.spec.scheduler
+    return schedulers.decides_at(chosen.name, max_budget=_longest(ready), **chosen.settings())
+
+
+def _longest(ready: Plan) -> int:
+    """The longest budget of any trial that the space allows, or that is one of its reference configurations."""
+    space = ready.space
+    priors = [space.resolve(space.complete(prior.params)) for prior in space.priors]
+    return max(map(ready.trainer.horizon, [*space.examples(), *priors]))
+
+
+def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
+    chosen, objective = ready.spec.scheduler, ready.spec.objective
+
+    def say(line: str) -> None:
+        study.set_user_attr(store.SCHEDULER_NOTE, line)
+        view.note(line)
+
+    settings = chosen.settings()
+    if settings.get("watch") == objective.metric:
+        settings["watch"] = schedulers.SCORE
     built = schedulers.build(
         chosen.name,
-        direction=ready.spec.objective.direction,
-        grace=chosen.grace,
-        eta=chosen.eta,
-        max_budget=MAX_BUDGET,
-        n_startup_trials=chosen.n_startup_trials,
-        n_warmup_steps=chosen.n_warmup_steps,
+        direction=objective.direction,
+        max_budget=_longest(ready),
         # A pruner that looks at every report needs what every report has.
-        watch="val_loss" if ready.spec.objective.metric == "score" else None,
+        watch="val_loss" if objective.metric == "score" else None,
+        say=say,
+        **settings,
     )
     if hasattr(built, "replay"):
         built.replay(store.read(study).trials)
@@ -134,6 +149,7 @@ class _Watcher(tune.Callback):
     def __init__(self, study: optuna.Study, total: int, on_finished: Callable[[TrialRecord], None], view: View) -> None:
         self._study, self._total, self._on_finished, self._view = study, total, on_finished, view
         self._ended = {trial.number for trial in store.read(study).trials if trial.state not in ("running", "waiting")}
+        self._said = set(store.read(study).let_go)
         self._next_look = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -151,6 +167,9 @@ class _Watcher(tune.Callback):
 
     def _look(self) -> None:
         record = store.read(self._study)
+        for source in record.let_go.keys() - self._said:
+            self._said.add(source)
+            self._view.note(record.let_go[source])
         for trial in record.trials:
             if trial.state not in ("running", "waiting") and trial.number not in self._ended:
                 self._ended.add(trial.number)

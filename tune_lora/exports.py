@@ -88,8 +88,8 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
     """One row a trial, in the order given.
 
     Columns: number, state, cause, value, provenance, ``params.*`` (what was tried under the sampled names),
-    ``config.*`` (derived and fixed values), ``metrics.*`` of the last report, seconds, started, finished, message, notes
-    (on what was carried over). They are the whole study's columns, whichever trials are asked for.
+    ``config.*`` (derived and fixed values), ``metrics.*`` of the last report, seconds, started, finished, message,
+    notes (on what was carried over). They are the whole study's columns, whichever trials are asked for.
     """
     params = record.parameter_names
     config = _names((trial.config for trial in record.trials), without=params)

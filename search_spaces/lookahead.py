@@ -17,8 +17,8 @@ from search_spaces.space import Space
 from search_spaces.watch import Watch, forget
 from tune_lora.errors import InputError
 
-NODES = 100_000
-"""Partial configurations looked at before the rules count as too entangled to search."""
+NODES = 20_000
+"""Partial configurations looked at for one answer."""
 STARTS = 64
 """Random beginnings of a configuration tried before rules that compare numbers with each other count as clashing."""
 
@@ -26,12 +26,17 @@ _BISECTIONS = 24
 _ABSENT = object()
 
 
+class TooEntangled(InputError):
+    """`NODES` combinations were not enough to tell whether there is a configuration."""
+
+
 class Lookahead:
     """Depth-first search over the parameters that rules ask about; see `Watch` for the values it tries.
 
     A rule is checked as soon as all it asks about is known. Where none of the tried values of a number keeps the rules,
     the gaps between them are searched for what rules about two numbers leave open (`gaps`). Every yes is proven by a
-    completion; a no is certain unless rules compare numbers with each other.
+    completion. A no is certain unless rules compare numbers with each other, or are so entangled that the search of a
+    beginning was given up, which then counts as leading nowhere.
     """
 
     def __init__(self, space: Space) -> None:
@@ -53,7 +58,7 @@ class Lookahead:
         """The name of a rule that stands in the way of completing `given`; None where some completion breaks no rule.
 
         Raises:
-            InputError: more than `NODES` combinations were tried.
+            TooEntangled: `given` is empty, and nothing was found in `NODES` combinations.
         """
         return self._completed(self._watch.known(given))[0]
 
@@ -139,11 +144,13 @@ class Lookahead:
         key = tuple(known.items())
         if key not in self._known:
             forget(self._known)
-            self._known[key] = self._look(known)
+            # The last value may be that of the completion of what comes before it, however hard that was to find.
+            completion = self._known.get(key[:-1], (None, {}))[1] if key else {}
+            goes_on = completion and key[-1][0] in completion and completion[key[-1][0]] == key[-1][1]
+            self._known[key] = (None, completion) if goes_on else self._look(known)
         return self._known[key]
 
     def _look(self, known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
-        self._nodes = 0
         values, decided = dict(self._space.fixed), frozenset[str]()
         broken = next((item.rule for item in self._watch.ground if item.clause.broken(values)), None)
         if broken:
@@ -154,21 +161,42 @@ class Lookahead:
             if (broken := self._watch.first_broken(values, decided, name)) is not None:
                 return broken, {}
         blame: list[str] = []
-        found = self._search(0, values, decided, blame, self._watch.points)
+        found = self._searched(values, decided, blame, self._watch.points)
         if found is None and not known:
             found = self._from_anywhere(values)
         return (blame[0], {}) if found is None else (None, found)
 
     def _from_anywhere(self, values: dict[str, Any]) -> dict[str, Any] | None:
-        """A whole configuration that begins at random numbers, where those that are usually tried lead nowhere."""
+        """A whole configuration that begins at random numbers, where those that are usually tried lead nowhere.
+
+        Raises:
+            TooEntangled: none was found, and `_searched` had given up.
+        """
+        gave_up = self._nodes > NODES
         random = np.random.default_rng(0)
         inexact = {name: _whole(self._space.parameters[name].domain) for name in sorted(self._watch.inexact)}
         for _ in range(STARTS if inexact else 0):
             drawn = {name: (region.uniform(random),) for name, region in inexact.items()}
-            found = self._search(0, values, frozenset(), [], {**self._watch.points, **drawn})
+            found = self._searched(values, frozenset(), [], {**self._watch.points, **drawn})
             if found is not None:
                 return found
+        if gave_up:
+            rules = ", ".join(rule.name for rule in self._space.constraints)
+            raise TooEntangled(
+                f"the rules {rules} are too entangled: {NODES} combinations tried; must be fewer parameters a rule"
+            )
         return None
+
+    def _searched(
+        self,
+        values: dict[str, Any],
+        decided: frozenset[str],
+        blame: list[str],
+        points: Mapping[str, tuple[Any, ...]],
+    ) -> dict[str, Any] | None:
+        """A completion; None where there is none, or none in `NODES` combinations."""
+        self._nodes = 0
+        return self._search(0, values, decided, blame, points)
 
     def _search(
         self,
@@ -186,7 +214,9 @@ class Lookahead:
         name = order[index]
         decided |= {name}
         for value in self._tried(name, values, decided, points) if self._space.exists(name, values) else (_ABSENT,):
-            self._count()
+            self._nodes += 1
+            if self._nodes > NODES:
+                return None
             tried = values if value is _ABSENT else self._watch.extended(values, decided, name, value)
             broken = self._watch.first_broken(tried, decided, name)
             if broken is not None:
@@ -207,14 +237,6 @@ class Lookahead:
                 return float(margin(self._watch.extended(values, decided, name, domain.at(position))))
 
             yield from gaps.candidates(domain, [partial(height, margin) for margin in asked])
-
-    def _count(self) -> None:
-        self._nodes += 1
-        if self._nodes > NODES:
-            rules = ", ".join(rule.name for rule in self._space.constraints)
-            raise InputError(
-                f"the rules {rules} are too entangled: {NODES} combinations tried; must be fewer parameters a rule"
-            )
 
 
 def _whole(domain: Any) -> Region:

@@ -20,9 +20,9 @@ from search_spaces.regions import Region
 from search_spaces.space import Space
 from search_spaces.strata import strata_of_trial
 
-REDRAWS = 32
-"""How often a sampler that knows nothing of regions is asked again before a value is drawn uniformly from what leads
-somewhere."""
+REDRAWS = 7
+"""How often the sampler is asked again for a value before it is restricted to the region; measured to be a little
+better than restricting it at once (docs/LOG.md)."""
 
 Repair = Literal["nearest", "rescaled"]
 
@@ -31,11 +31,12 @@ class FeasibleSampler(BaseSampler):
     """Wraps a sampler so that a trial's values, drawn one after another, never run into a rule.
 
     Each value lies in the parameter's `Region`: those values with which some completion of the trial breaks no rule.
-    TPE draws from its density cut to the region; other samplers are asked again. Of values that a sampler draws
+    The sampler is asked again a few times; then TPE draws from its density cut to the region, and the others, which
+    draw single values uniformly anyway, leave it to a uniform draw from the region. Of values that a sampler draws
     together (cmaes, gp, nsgaii, qmc), a number that leads nowhere goes to the nearest that does (or, with ``repair``
     ``rescaled``, keeps its quantile), and a choice is drawn anew; the sampler is told what was really tried.
-    Distributions stay the full ones, so the study reads as if it had no rules. `rejected` counts refused draws by the
-    rule that stood in the way.
+    Distributions stay the full ones, so the study reads as if it had no rules. `rejected` counts values that were
+    refused, by the rule that stood in the way.
 
     Parameters in `Space.stratify` take their values from Latin-hypercube strata in the first `n_startup_trials` and in
     some of the later ones (`strata_of_trial`).
@@ -147,11 +148,12 @@ class FeasibleSampler(BaseSampler):
     def _within(
         self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution, region: Region
     ) -> Any:
-        if isinstance(self._wrapped, MaskedTPE):
-            value = self._snapped(name, self._wrapped.sample_within(study, trial, name, distribution, region))
-            return value if value in region else region.uniform(self._random)
         for _ in range(REDRAWS):
             value = self._snapped(name, self._wrapped.sample_independent(study, trial, name, distribution))
+            if value in region:
+                return value
+        if isinstance(self._wrapped, MaskedTPE):
+            value = self._snapped(name, self._wrapped.sample_within(study, trial, name, distribution, region))
             if value in region:
                 return value
         return region.uniform(self._random)

@@ -11,7 +11,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from search_spaces.space import Space
-from tune_lora import exports, spec, store, view, wording
+from tune_lora import build, exports, spec, store, view, wording
 from tune_lora.errors import InputErrors
 from tune_lora.knowledge import Knowledge, gather
 from tune_lora.report._past import past_trials
@@ -133,6 +133,25 @@ def test_the_best_earlier_trials_are_trained_first_and_never_twice(earlier: Path
     assert provenances[: len(expected)] == expected
     assert set(provenances[len(expected) :]) == {"sampler"}
     assert record.trials[0].notes == knowledge.references[0].notes
+
+
+def test_a_continued_study_goes_on_with_carried_results_as_one_that_was_not_stopped(
+    earlier: Path, tmp_path: Path
+) -> None:
+    knowledge = warm(earlier, map=EPOCHS, values="ranks")
+    straight = search(tmp_path / "straight", V2, 14, knowledge, n_startup_trials=3)
+    search(tmp_path / "halved", V2, 7, knowledge, n_startup_trials=3)
+    halved = search(tmp_path / "halved", V2, 14, knowledge, n_startup_trials=3, first=1)
+    assert [trial.config for trial in halved.trials] == [trial.config for trial in straight.trials]
+
+
+def test_validate_finds_mistakes_in_what_is_carried(earlier: Path, tmp_path: Path) -> None:
+    search_settings = {"warm_start": [{"study": str(tmp_path / "nowhere")}], "start_with": [{"learning_rate": "fast"}]}
+    with pytest.raises(InputErrors) as caught:
+        build.plan(study_of(tmp_path, search=search_settings))
+    assert len(caught.value.mistakes) == 2
+    good = build.plan(study_of(tmp_path, search={"warm_start": [{"study": str(earlier), "map": EPOCHS}]}))
+    assert good.knowledge.sources[-1].told
 
 
 def test_carried_points_and_their_provenance_are_seen_everywhere(earlier: Path, tmp_path: Path) -> None:

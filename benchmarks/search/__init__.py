@@ -1,0 +1,1 @@
+"""The laboratory of the search: real searchers and schedulers on learning curves, under a virtual clock."""

@@ -75,11 +75,11 @@ class MeasuredAsha(Asha):
         min_results: int = 2,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._steps, self._start = ladder_of(longest, eta), start_of(longest)
-        super().__init__(direction, self._steps, eta, min_results)
-        self._candidates = candidates_of(self._steps, self._start, longest)
+        steps, self._start = ladder_of(longest, eta), start_of(longest)
+        super().__init__(direction, steps, eta, min_results)
+        self._candidates = candidates_of(steps, self._start, longest)
         self._say = say
-        self._scores: dict[int, dict[Key, float]] = {budget: {} for budget in self._steps}
+        self._scores: dict[int, dict[Key, float]] = {budget: {} for budget in steps}
         self._finals: dict[Key, float] = {}
         self._now = Grace(self._start)
 
@@ -123,6 +123,6 @@ class MeasuredAsha(Asha):
 
     def _measure(self) -> None:
         before = self._now
-        self._now = measure(self._candidates, self._start, self._scores, self._finals, self._steps)
+        self._now = measure(self._candidates, self._start, self._scores, self._finals)
         if self._now.at != before.at:
             self._say(f"grace period {before.at} -> {self._now.at}: {self._now.why}")

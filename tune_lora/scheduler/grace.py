@@ -2,7 +2,10 @@
 
 A rung whose scores have a rank correlation with the final score below 0.7 stops good trials (docs/schedulers.md has the
 figures). Before anything is known, the grace period is a fixed share of the longest budget. It goes down when a lower
-rung is shown to be good enough, and up when the present one is shown not to be; chance has to be excluded either way.
+rung is shown to be good enough, and up when the present one is shown not to be.
+
+The correlation with the end is the product of those from one rung to the next, the last with the final scores. Measured
+at once it would rest on the few trials that passed every rung, the best ones, whose order hardly shows it.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -21,8 +25,9 @@ ENOUGH = 0.7
 """Rank correlation with the final score from which a rung may stop trials."""
 PAIRS = 8
 """Trials below which a correlation says nothing."""
-SURE = 0.674
-"""Standard errors that a correlation must lie above or below `ENOUGH`: three in four."""
+SURE_TO_LOWER, SURE_TO_RAISE = 0.674, 1.645
+"""Standard errors that a correlation must lie above `ENOUGH` for a lower grace period (three in four are right), and
+below it for a higher one (19 in 20): what a needless grace period costs is certain."""
 SHARE = 6 / 52
 """Of the longest budget: where the grace period starts. Measured on learning curves of 52 epochs."""
 _NEARLY_ONE = 1 - 1e-9
@@ -40,12 +45,18 @@ class Grace:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A rank correlation over `pairs` trials, and the bounds it lies between in most cases."""
+    """A rank correlation over `pairs` trials, and the bounds it is likely to lie between."""
 
     correlation: float
     low: float
     high: float
     pairs: int
+
+    def __str__(self) -> str:
+        return (
+            f"rank correlation {self.correlation:.2f} (likely {self.low:.2f} to {self.high:.2f}, {self.pairs} trials;"
+            f" {ENOUGH} is needed)"
+        )
 
 
 def start_of(longest: int) -> int:
@@ -84,58 +95,65 @@ def agreement(early: Scores, late: Scores) -> Agreement | None:
         return None
     found = float(np.corrcoef(first, second)[0, 1])
     found = min(max(found, -_NEARLY_ONE), _NEARLY_ONE)
+    error = math.sqrt((1 + found**2 / 2) / (len(both) - 3))
+    low = math.tanh(math.atanh(found) - SURE_TO_LOWER * error)
+    high = math.tanh(math.atanh(found) + SURE_TO_RAISE * error)
     narrowing = _narrowing(early, both)
-    error = SURE * math.sqrt((1 + found**2 / 2) / (len(both) - 3))
-    low, high = (math.tanh(math.atanh(found) + side * error) for side in (-1, 1))
     found, low, high = (_widened(bound, narrowing) for bound in (found, low, high))
     return Agreement(found, low, high, len(both))
 
 
-def measure(
-    candidates: Sequence[int], start: int, at_rungs: Mapping[int, Scores], finals: Scores, ladder: Sequence[int] = ()
-) -> Grace:
+def chained(links: Sequence[Agreement]) -> Agreement:
+    """The agreement of the first rung with the last, from those of each with the next; errors add in quadrature.
+
+    A link that is not shown to be positive makes the lower bound 0.
+    """
+    product = math.prod(max(link.correlation, 0.0) for link in links)
+    pairs = min(link.pairs for link in links)
+    high = (
+        math.prod(max(link.high, 0.0) for link in links) if not product else product * (1 + _spread(links, above=True))
+    )
+    low = 0.0 if not product else product * (1 - _spread(links, above=False))
+    return Agreement(product, max(low, 0.0), min(high, 1.0), pairs)
+
+
+def _spread(links: Sequence[Agreement], *, above: bool) -> float:
+    ends = ((link.high if above else link.low, link.correlation) for link in links)
+    return math.sqrt(sum((end / middle - 1) ** 2 for end, middle in ends))
+
+
+def measure(candidates: Sequence[int], start: int, at_rungs: Mapping[int, Scores], finals: Scores) -> Grace:
     """The grace period that the trials so far speak for.
 
-    The smallest candidate that is shown to agree with the end, if it is not above `start`; else `start`, or the first
-    candidate above it that is not shown to disagree, the highest where all are. A rung disagrees with the end when it
-    is shown to disagree with the final scores or with the next rung of the `ladder`, which more trials reach.
+    `at_rungs` holds the scores at every rung, `finals` those of complete trials. The answer is the smallest candidate
+    up to `start` that is shown to agree with the end; else the first from `start` on that is not shown to disagree,
+    the highest where all are.
     """
     ascending = sorted(candidates)
-    steps = sorted({*ladder, *candidates})
-    with_end = {budget: agreement(at_rungs.get(budget, {}), finals) for budget in ascending}
-    for budget in ascending:
-        found = with_end[budget]
-        if budget <= start and found is not None and found.low >= ENOUGH:
-            return Grace(budget, f"at budget {budget} trials stand in the order of the end, {_said(found)}")
+    for budget in (one for one in ascending if one <= start):
+        links, reaches_end = _links(budget, at_rungs, finals)
+        if reaches_end and (found := chained(links)).low >= ENOUGH:
+            return Grace(budget, f"at budget {budget} trials stand in the order of the end, {found}")
     why = "nothing is measured yet"
     for budget in (one for one in ascending if one >= start):
-        against = _against(budget, steps, at_rungs, with_end[budget])
-        if against is None:
+        links, _ = _links(budget, at_rungs, finals)
+        if not links or (found := chained(links)).high >= ENOUGH:
             return Grace(budget, why)
-        why = f"at budget {budget} trials do not stand in the order of {against}"
+        why = f"at budget {budget} trials do not stand in the order of the end, {found}"
     return Grace(ascending[-1] if ascending else start, why)
 
 
-def _against(
-    budget: int, steps: Sequence[int], at_rungs: Mapping[int, Scores], with_end: Agreement | None
-) -> str | None:
-    """What shows that a rung is too early, in words."""
-    if with_end is not None and with_end.high < ENOUGH:
-        return f"the end, {_said(with_end)}"
-    following = next((step for step in steps if step > budget), None)
-    if following is None:
-        return None
-    with_next = agreement(at_rungs.get(budget, {}), at_rungs.get(following, {}))
-    if with_next is not None and with_next.high < ENOUGH:
-        return f"budget {following}, {_said(with_next)}"
-    return None
-
-
-def _said(found: Agreement) -> str:
-    return (
-        f"rank correlation {found.correlation:.2f} (likely {found.low:.2f} to {found.high:.2f}, {found.pairs} trials;"
-        f" {ENOUGH} is needed)"
-    )
+def _links(budget: int, at_rungs: Mapping[int, Scores], finals: Scores) -> tuple[list[Agreement], bool]:
+    """Agreements from one rung to the next, from `budget` on, as far as enough trials came; and whether that is the
+    end.
+    """
+    scores = [at_rungs[budget], *(at_rungs[rung] for rung in sorted(at_rungs) if rung > budget), finals]
+    links: list[Agreement] = []
+    for early, late in pairwise(scores):
+        if (link := agreement(early, late)) is None:
+            return links, False
+        links.append(link)
+    return links, True
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:

@@ -5,6 +5,7 @@ it has seen.
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -139,7 +140,10 @@ class _Mirror:
         self._trial(key).report(value, budget)
 
     def should_prune(self, key: Key) -> bool:
-        return self._trial(key).should_prune()
+        with warnings.catch_warnings():
+            # Wilcoxon's pruner warns that folds which the best trial does not have are left out, at every report.
+            warnings.filterwarnings("ignore", "WilcoxonPruner", UserWarning)
+            return self._trial(key).should_prune()
 
     def tell(self, key: Key, completed: bool) -> None:
         """The trial ended. Wilcoxon's test is against the trial with the best mean, so that is its value."""

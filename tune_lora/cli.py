@@ -109,11 +109,13 @@ def validate(study: StudyFile) -> None:
 
     Example: tune-lora validate search_spaces/studies/demo.yaml
     """
-    from tune_lora import build, spec
+    from tune_lora import build, spec, wording
 
     ready = build.plan(spec.load(study))
     tried = ", ".join(ready.space.parameters)
     typer.echo(f"{study}: valid; {ready.spec.budget.n_trials} trials of {ready.space.name} ({tried})")
+    for source in ready.knowledge.sources:
+        typer.echo(wording.carried(source.summary()))
 
 
 @app.command()

@@ -79,20 +79,22 @@ def rejections(record: StudyRecord) -> dict[str, int]:
 
 def knowledge(record: StudyRecord) -> list[str]:
     """What was carried into the study, one sentence a source, and what was let go."""
-    return [_carried(source) for source in record.knowledge] + list(record.let_go.values())
+    return [carried(source) for source in record.knowledge] + list(record.let_go.values())
 
 
 _SCALES = {"ranks": ", as ranks among this study's results", "as_is": ", as they are", "shown": ""}
 
 
-def _carried(source: Mapping[str, Any]) -> str:
+def carried(source: Mapping[str, Any]) -> str:
+    """What one source gave a study."""
     told, shown, left_out = source["told"], source["shown"], source["left_out"]
     parts = [f"{told} past result{'' if told == 1 else 's'} told{_SCALES[source['values']]}"] if told else []
     parts += [f"{shown} shown only"] if shown else []
+    parts += [f"{source['references']} trained first"] if source["references"] else []
     if left_out:
         why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
         parts.append(f"{sum(left_out.values())} left out ({why})")
-    return f"{source['source']}: {', '.join(parts) or 'references only'}"
+    return f"{source['source']}: {', '.join(parts) or 'nothing'}"
 
 
 def caveats(record: StudyRecord) -> list[str]:

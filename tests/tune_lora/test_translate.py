@@ -126,6 +126,10 @@ def test_a_result_between_two_steps_is_rounded_and_says_so() -> None:
     assert any(note.startswith("network_alpha_ratio 0.375 -> ") for note in made.notes)
 
 
+def test_a_setting_that_was_another_is_said() -> None:
+    assert "max_grad_norm was 1, is 0.8 here" in translate(OLD | {"max_grad_norm": 1.0}, V2).notes
+
+
 def test_a_parameter_that_does_not_exist_there_is_not_asked_for() -> None:
     space = Space.from_mapping(
         {

@@ -163,9 +163,11 @@ def test_carried_points_and_their_provenance_are_seen_everywhere(earlier: Path, 
     assert first["provenance"] == knowledge.references[0].provenance
     assert "by default" in first["notes"]
     told = len(knowledge.sources[-1].told)
-    line = next(line for line in wording.knowledge(record) if line.startswith("first-2"))
+    line = next(line for line in wording.knowledge(record) if "past results told" in line)
     assert f"{told} past results told" in line
     assert "network_dim outside 64, 128, 256" in line
+    assert line.startswith("first: ")
+    assert any(f"{len(knowledge.references)} trained first" in line for line in wording.knowledge(record))
     shown = {past.name: past for past in past_trials(record)}
     assert {point.provenance for point in knowledge.sources[-1].points} <= set(shown)
     assert any("left out: network_dim outside" in past.note for past in shown.values())
@@ -250,6 +252,12 @@ def test_every_mistake_is_found_at_once(earlier: Path) -> None:
         assert [line for line in found if line.startswith(begins) and says in line], (begins, found)
     assert len(found) == 9
     assert not (earlier / "missing.db").exists()
+
+
+def test_a_study_is_carried_once(earlier: Path, tmp_path: Path) -> None:
+    (line,) = mistakes_of(tmp_path, warm_start=[{"study": str(earlier)}, {"study": str(earlier)}])
+    assert line.startswith("search.warm_start.1: ")
+    assert "given twice as observations" in line
 
 
 def test_a_study_cannot_start_from_itself(earlier: Path) -> None:

@@ -41,8 +41,13 @@ def gather(spec: StudySpec, space: Space) -> Knowledge:
         rows = tables.read(search.observations, "search.observations", space, mistakes)
         past = [(f"{label}:{row.name}", row.params, row.value, row.note) for row in rows]
         sources.append(observed(label, past, space, direction))
-    labels = {source.label for source in sources}
+    labels = {source.label: "" for source in sources}
+    given = [(one.study, one.name, one.use) for one in search.warm_start]
     for index, asked in enumerate(search.warm_start):
+        if given.index(given[index]) < index:
+            mistakes.append(
+                f"search.warm_start.{index}: {asked.study} is given twice as {asked.use}; must be given once"
+            )
         carried, source = _carry(asked, spec, space, f"search.warm_start.{index}", labels, mistakes)
         references += carried
         sources += [source] if source else []
@@ -73,7 +78,7 @@ def _named(
 
 
 def _carry(
-    asked: WarmStartSpec, spec: StudySpec, space: Space, where: str, labels: set[str], mistakes: list[str]
+    asked: WarmStartSpec, spec: StudySpec, space: Space, where: str, labels: dict[str, str], mistakes: list[str]
 ) -> tuple[list[Reference], Source | None]:
     try:
         record = earlier.open_earlier(asked, spec)
@@ -81,13 +86,13 @@ def _carry(
         mistakes.append(f"{where}.study: {error}")
         return [], None
     expressions = earlier.expressions_of(asked, record, space, where, mistakes)
-    label = _distinct(record.name, labels)
+    label = _distinct(record.name, f"{asked.study} {record.name}", labels)
     wants_references = asked.use == "priors"
     n = asked.top or (earlier.REFERENCES if wants_references else None)
     trials = earlier.Earlier(record, label, space, expressions, n=n)
     if wants_references:
         references = trials.references()
-        return references, Source(label, (), tuple(trials.left_out), "ranks", record.direction)
+        return references, Source(label, (), tuple(trials.left_out), "shown", record.direction, len(references))
     try:
         return [], trials.source(earlier.scale_of(asked, record, spec))
     except InputError as error:
@@ -95,10 +100,10 @@ def _carry(
         return [], None
 
 
-def _distinct(name: str, taken: set[str]) -> str:
+def _distinct(name: str, origin: str, taken: dict[str, str]) -> str:
     """The name, or with a number where two earlier studies are called the same."""
     label, number = name, 2
-    while label in taken:
+    while taken.get(label, origin) != origin:
         label, number = f"{name}-{number}", number + 1
-    taken.add(label)
+    taken[label] = origin
     return label

@@ -18,7 +18,7 @@ def write(study: optuna.Study, knowledge: Knowledge) -> None:
     """Writes the sources and their points; what stands there already costs nothing."""
     wanted: dict[str, Any] = {}
     if knowledge.sources or store.KNOWLEDGE in study.user_attrs:
-        wanted[store.KNOWLEDGE] = [_summary(source) for source in knowledge.sources]
+        wanted[store.KNOWLEDGE] = [source.summary() for source in knowledge.sources]
     points = [point for source in knowledge.sources for point in _points(source)]
     for index, start in enumerate(range(0, len(points), CHUNK)):
         wanted[f"{store.CARRIED_PREFIX}{index}"] = points[start : start + CHUNK]
@@ -35,14 +35,6 @@ def let_go(study: optuna.Study) -> Mapping[str, str]:
     """Why each source is no longer told, by its label."""
     found: Mapping[str, str] = study.user_attrs.get(store.LET_GO, {})
     return found
-
-
-def _summary(source: Source) -> dict[str, Any]:
-    told = len(source.told)
-    shown = len(source.points) - told
-    return {
-        "source": source.label, "told": told, "shown": shown, "values": source.values, "left_out": source.reasons,
-    }  # fmt: skip
 
 
 def _points(source: Source) -> Iterator[dict[str, Any]]:

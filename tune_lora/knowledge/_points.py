@@ -52,13 +52,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Source:
-    """Past results with one origin, judged together by the guard. `direction` is that of their values."""
+    """Past trials with one origin, judged together by the guard. `direction` is that of their values; `references` how
+    many of them are trained first."""
 
     label: str
     points: tuple[Point, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     values: Scale = "as_is"
     direction: Direction = "minimize"
+    references: int = 0
 
     @property
     def told(self) -> tuple[Point, ...]:
@@ -69,6 +71,18 @@ class Source:
     def reasons(self) -> dict[str, int]:
         """How many past trials were left out, by reason, the most frequent first."""
         return dict(Counter(item.reason for item in self.left_out).most_common())
+
+    def summary(self) -> dict[str, Any]:
+        """In plain data, without the points."""
+        told = len(self.told)
+        return {
+            "source": self.label,
+            "told": told,
+            "shown": len(self.points) - told,
+            "references": self.references,
+            "values": self.values,
+            "left_out": self.reasons,
+        }
 
 
 @dataclass(frozen=True)

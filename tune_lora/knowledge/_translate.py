@@ -61,6 +61,11 @@ def translate(
     params = _fitted(found, space, defaults or {}, move, notes)
     if broken := space.violations(space.resolve(params)):
         raise CannotCarry(f"breaks {broken[0].name}", str(broken[0]))
+    notes += [
+        f"{name} was {_shown(config[name])}, is {_shown(value)} here"
+        for name, value in space.fixed.items()
+        if name in config and config[name] != value
+    ]
     return Translation({name: params[name] for name in space.parameters if name in params}, tuple(notes))
 
 

@@ -26,7 +26,12 @@ dataset:
   # resolution: 512    # pixels; what is not given here is taken from the .toml, or is a default
 space: {space}    # lora_tiny for tiny-sd; lora_v1, lora_v2_1 for Stable Diffusion; or a space of your own
 # preset: balanced    # lora_v2_1 only: conservative, balanced, aggressive or extreme alpha ratios
-search: {{sampler: tpe, seed: 42}}
+search:
+  sampler: tpe
+  seed: 42
+  # start_with: favourites.csv    # configurations to train first (CSV, YAML, JSON, or a list)
+  # observations: past.csv    # past trials with their value: told to the search, not trained again
+  # warm_start: [{{study: results/earlier}}]    # learn from an earlier study, also of another space
 scheduler: {{name: asha, grace: 2, eta: 2}}    # no trial is stopped before epoch 2; then the better half goes on
 objective:
   weights: {{identity: 0.3}}    # likeness to held-out images, beside style, diversity and agreement with the prompt

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 from ray.tune.search import Searcher
 
 from search_spaces.space import Space
@@ -311,3 +313,14 @@ def test_paths_count_from_the_study_file(earlier: Path, tmp_path: Path) -> None:
     assert found.search.start_with == str((tmp_path / "mine.csv").resolve())
     assert found.search.warm_start[0].study == str(earlier.resolve())
     assert spec.from_mapping(found.as_mapping(), "again") == found
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/knowledge.md"])
+def test_what_the_pages_show_is_a_study(page: str, repository: Path) -> None:
+    blocks = re.findall(r"```yaml\n(search:.*?)```", (repository / page).read_text("utf-8"), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        shown = spec.from_mapping(
+            {"name": "x", "trainer": "curve", "space": "lora_v2_1", **yaml.safe_load(block)}, page
+        )
+        assert shown.search.warm_start

@@ -134,7 +134,7 @@ def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
         direction=objective.direction,
         max_budget=_longest(ready),
         # A pruner that looks at every report needs what every report has.
-        watch="val_loss" if objective.metric == "score" else None,
+        in_every_report="val_loss" if objective.metric == "score" else None,
         say=say,
         **settings,
     )

@@ -80,13 +80,13 @@ def test_a_final_report_is_never_stopped() -> None:
 
 
 def test_a_trial_with_a_short_horizon_meets_the_others_at_the_same_budgets() -> None:
-    scheduler = added(asha(max_budget=1000), 3)
+    scheduler = added(asha(max_budget=1000), 4)
     for budget in (2, 6):
         report(scheduler, 0, budget, score=1.0)
     short = {"budget": 4, "score": 0.5, "final": True}
     scheduler.on_trial_complete(None, trial(1), short)  # complete at 4: counts at rung 2, and only there
     assert report(scheduler, 2, 2, score=0.9) == "STOP"
-    assert report(scheduler, 2, 6, score=0.9) == "CONTINUE"
+    assert report(scheduler, 3, 6, score=0.9) == "CONTINUE"
 
 
 def test_what_a_restarted_trial_reports_again_is_not_counted_again() -> None:
@@ -100,10 +100,8 @@ def test_what_a_restarted_trial_reports_again_is_not_counted_again() -> None:
     assert scheduler.debug_string() == before
 
 
-@pytest.mark.parametrize("name", ["asha", "median"])
-def test_a_continued_study_prunes_as_one_that_never_stopped(name: str) -> None:
-    settings: dict[str, Any] = {"max_budget": 20, "n_startup_trials": 3, "n_warmup_steps": 2}
-    straight, continued = (added(schedulers.build(name, **settings), 12) for _ in range(2))
+def test_a_continued_study_prunes_as_one_that_never_stopped() -> None:
+    straight, continued = (added(schedulers.build("asha", max_budget=20), 12) for _ in range(2))
     records = []
     for number in range(8):
         curve: dict[int, float] = {}
@@ -121,16 +119,6 @@ def test_a_continued_study_prunes_as_one_that_never_stopped(name: str) -> None:
     assert set(decisions[0]) == {"CONTINUE", "STOP"}
 
 
-def test_the_median_stops_the_worse_half_after_start_up_and_warm_up() -> None:
-    scheduler = added(schedulers.build("median", n_startup_trials=2, n_warmup_steps=2), 4)
-    for number in range(2):
-        for budget in (1, 2, 3):
-            assert report(scheduler, number, budget, score=float(number)) == "CONTINUE"
-    assert report(scheduler, 2, 1, score=9.0) == "CONTINUE"
-    assert report(scheduler, 2, 2, score=9.0) == "STOP"
-    assert report(scheduler, 3, 2, score=0.1) == "CONTINUE"
-
-
 def test_none_stops_nothing_and_an_unknown_name_is_explained() -> None:
     scheduler = schedulers.build("none")
     assert scheduler.on_trial_result(None, trial(0), {"budget": 1, "score": 1e9}) == "CONTINUE"  # type: ignore[arg-type]
@@ -142,20 +130,60 @@ def test_the_score_is_not_demanded_of_every_report() -> None:
     assert asha().metric is None
 
 
-def test_the_median_may_watch_what_every_report_has() -> None:
-    scheduler = added(schedulers.build("median", n_startup_trials=2, n_warmup_steps=2, watch="val_loss"), 4)
-    for number in range(2):
-        for budget in (1, 2, 3):
-            assert report(scheduler, number, budget, metrics={"val_loss": 0.1}) == "CONTINUE"
-    # A good score, which is not what is compared, does not save a trial; a final report is never stopped.
-    assert report(scheduler, 2, 2, score=0.0, metrics={"val_loss": 9.0}, final=True) == "CONTINUE"
-    assert report(scheduler, 2, 2, score=0.0, metrics={"val_loss": 9.0}) == "STOP"
-    assert report(scheduler, 3, 2, score=9.0, metrics={"val_loss": 0.05}) == "CONTINUE"
+def test_a_tie_with_the_cut_off_goes_on() -> None:
+    scheduler = added(asha(), 4)
+    assert [report(scheduler, number, 2, score=0.7) for number in range(4)] == ["CONTINUE"] * 4
 
 
-def test_what_is_watched_is_replayed_from_the_history() -> None:
-    scheduler = schedulers.build("median", n_startup_trials=2, n_warmup_steps=1, watch="val_loss")
-    history = {budget: {"val_loss": 0.1} for budget in (1, 2, 3)}
-    scheduler.replay(TrialRecord(number, "complete", 0.5, {}, {}, history=history) for number in range(3))
-    scheduler.on_trial_add(None, trial(3))
-    assert report(scheduler, 3, 2, metrics={"val_loss": 9.0}) == "STOP"
+def test_a_trial_that_failed_later_does_not_lift_the_cut_off() -> None:
+    scheduler = added(asha(), 4)
+    report(scheduler, 0, 2, score=0.1)
+    report(scheduler, 1, 2, score=0.0)
+    for number, cause in enumerate(("nan_loss", "infrastructure")):
+        scheduler.on_trial_complete(None, trial(number), {"budget": 3, "cause": cause})
+    assert report(scheduler, 2, 2, score=0.9) == "CONTINUE"
+    assert report(scheduler, 3, 2, score=1.0) == "STOP"
+
+
+def test_where_every_report_breaks_a_constraint_the_smaller_excess_goes_on() -> None:
+    scheduler = added(asha(), 4)
+    decisions = [
+        report(scheduler, number, 2, score=0.0, metrics={"constraint_excess": excess})
+        for number, excess in enumerate((2.0, 3.0, 1.0))
+    ]
+    assert decisions == ["CONTINUE", "STOP", "CONTINUE"]
+    assert report(scheduler, 3, 2, score=9.0) == "CONTINUE"  # feasible, so better than all of them
+
+
+def test_metrics_are_read_as_tune_flattens_them() -> None:
+    scheduler = added(asha(), 3)
+    report(scheduler, 0, 2, score=5.0)
+    assert report(scheduler, 1, 2, score=0.0, **{"metrics/constraint_excess": 0.5}) == "STOP"
+
+
+def test_every_name_is_understood_as_its_class_is() -> None:
+    classes = "ASHAScheduler MedianPruner PercentilePruner HyperbandPruner SuccessiveHalvingPruner PatientPruner"
+    for name in (*classes.split(), "WilcoxonPruner", "NopPruner"):
+        schedulers.build(name)
+    with pytest.raises(InputError, match="did you mean 'MedianPruner'"):
+        schedulers.build("MedianPrunner")
+
+
+def test_an_unknown_setting_is_explained() -> None:
+    with pytest.raises(InputError, match="unknown setting 'graze'; did you mean 'grace'"):
+        schedulers.build("asha", graze=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "expected"),
+    [
+        ("asha", {"grace": 3, "eta": 2}, (3, 6, 12)),
+        ("hyperband", {"grace": 1, "eta": 3}, (1, 3, 9)),
+        ("successive_halving", {}, (2, 6, 18)),
+        ("asha", {"grace": "auto"}, (3, 9)),
+        ("median", {}, ()),
+        ("none", {}, ()),
+    ],
+)
+def test_trainers_are_told_where_it_decides(name: str, settings: dict[str, Any], expected: tuple[int, ...]) -> None:
+    assert schedulers.decides_at(name, max_budget=20, **settings) == expected

@@ -28,15 +28,15 @@ def build(
     *,
     direction: str = "minimize",
     max_budget: int = 100,
-    watch: str | None = None,
+    in_every_report: str | None = None,
     say: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> TrialScheduler:
     """A Tune scheduler that reads `SCORE` at `BUDGET`. `settings` are those of the study file's scheduler section; the
     ones that the scheduler does not read are ignored.
 
-    `max_budget` is the longest budget of any trial. `watch` is a metric, lower is better, that is read in place of the
-    score by the pruners that look at every report, unless the settings name one (``score``: the score): a score that
+    `max_budget` is the longest budget of any trial. `in_every_report` is a metric, lower is better, that pruners which
+    look at every report read in place of the score unless `watch` names another (``score``: the score): a score that
     takes images is measured at rungs and at the end only. `say` hears what a scheduler finds out, a line at a time.
 
     Raises:
@@ -48,7 +48,7 @@ def build(
         return FIFOScheduler()
     if name == "asha":
         return _asha(chosen, direction, max_budget, say)
-    watch = _watched(chosen["watch"], watch if name in _WATCH_EVERY_REPORT else None)
+    watch = _watched(chosen["watch"], in_every_report if name in _WATCH_EVERY_REPORT else None)
     pruner_of(name, chosen, max_budget)
     return OptunaPruner(lambda: pruner_of(name, chosen, max_budget), direction, watch)
 

@@ -1,0 +1,124 @@
+"""Optuna's pruners behind a Tune scheduler: each stops what it is made to stop, and reads what it is told to read."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import optuna
+import pytest
+
+from tune_lora import scheduler as schedulers
+from tune_lora.store import TrialRecord
+
+SOON: dict[str, Any] = {"n_startup_trials": 2, "n_warmup_steps": 2}
+
+
+def trial(number: int) -> Any:
+    return SimpleNamespace(trial_id=f"tune-{number}", config={"trial": {"number": number}})
+
+
+def play(scheduler: Any, number: int, curve: list[float], *, ends: bool = True) -> str:
+    """Plays one trial to its end; the last decision, and the budget where it was STOP."""
+    scheduler.on_trial_add(None, trial(number))
+    for budget, score in enumerate(curve, start=1):
+        final = ends and budget == len(curve)
+        result = {"budget": budget, "score": score, "final": final, "metrics": {"val_loss": score}}
+        decision = scheduler.on_trial_result(None, trial(number), result)
+        if decision == "STOP" or final:
+            scheduler.on_trial_complete(None, trial(number), result)
+            return f"STOP at {budget}" if decision == "STOP" else "complete"
+    return "runs"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "curve", "expected"),
+    [
+        ("median", SOON, [9, 9, 9, 9], "STOP at 2"),
+        ("median", SOON, [0.5, 0.5, 0.5, 0.5], "complete"),
+        ("median", {**SOON, "n_startup_trials": 4}, [9, 9, 9, 9], "complete"),
+        ("median", {**SOON, "n_warmup_steps": 3}, [9, 9, 9, 9], "STOP at 3"),
+        ("percentile", {**SOON, "percentile": 10.0}, [1.5, 1.5, 1.5, 1.5], "STOP at 2"),
+        ("percentile", {**SOON, "percentile": 90.0}, [1.5, 1.5, 1.5, 1.5], "complete"),
+        ("successive_halving", {"grace": 2, "eta": 2}, [9, 9, 9, 9], "STOP at 2"),
+        ("successive_halving", {"grace": 2, "eta": 2}, [0, 0, 0, 0], "complete"),
+        ("hyperband", {"grace": 1, "eta": 4}, [9, 9, 9, 9], "STOP at 1"),
+        ("patient", {**SOON, "patience": 1}, [9, 8, 7, 9], "complete"),
+        ("patient", {**SOON, "patience": 0}, [7, 8, 9, 9], "STOP at 2"),
+        ("threshold", {"upper": 5.0, "n_warmup_steps": 3}, [9, 9, 9, 9], "STOP at 3"),
+        ("threshold", {"lower": 1.0, "n_warmup_steps": 0}, [2, 0.5, 2, 2], "STOP at 2"),
+        ("wilcoxon", {"p_threshold": 0.3}, [9, 9, 9, 9], "STOP at 2"),
+        ("wilcoxon", {"p_threshold": 0.3}, [0, 0, 0, 0], "complete"),
+        ("wilcoxon", {"p_threshold": 0.3, "n_startup_steps": 3}, [9, 9, 9, 9], "STOP at 3"),
+    ],
+)
+def test_each_stops_what_it_is_made_for(name: str, settings: dict[str, Any], curve: list[float], expected: str) -> None:
+    scheduler = schedulers.build(name, max_budget=4, **settings)
+    for number, level in enumerate((1.0, 2.0, 3.0)):
+        play(scheduler, number, [level] * 4)
+    assert play(scheduler, 3, curve) == expected
+
+
+def test_the_median_pruner_is_optunas_own_to_the_letter() -> None:
+    pruner, theirs = optuna.pruners.MedianPruner(5, 5), optuna.create_study()
+    ours = schedulers.build("median")
+    decisions = []
+    for number in range(30):
+        curve = [(number * 7 % 13) / budget for budget in range(1, 11)]
+        mirrored, expected = theirs.ask(), "complete"
+        for budget, score in enumerate(curve, start=1):
+            mirrored.report(score, budget)
+            if budget < 10 and pruner.prune(theirs, theirs.trials[-1]):
+                expected = f"STOP at {budget}"
+                break
+        theirs.tell(
+            mirrored, **({"values": 0.0} if expected == "complete" else {"state": optuna.trial.TrialState.PRUNED})
+        )
+        decisions.append(play(ours, number, curve))
+        assert decisions[-1] == expected
+    assert {"complete", "STOP at 5"} <= set(decisions)
+
+
+def test_hyperbands_brackets_outlive_a_driver() -> None:
+    def stops(first: int) -> list[str]:
+        scheduler = schedulers.build("hyperband", max_budget=27, grace=1, eta=3)
+        scheduler.replay(
+            TrialRecord(number, "complete", 0.0, {}, {}, curve=dict.fromkeys(range(1, 28), 0.0))
+            for number in range(first)
+        )
+        for number in range(first, 6):
+            play(scheduler, number, [0.0] * 27)
+        return [play(scheduler, number, [9.0] * 27) for number in range(6, 40)]
+
+    assert stops(0) == stops(6)
+    assert len(set(stops(0))) >= 3  # brackets with rungs at different budgets, and one without
+
+
+def test_what_is_watched_is_compared_in_place_of_the_score() -> None:
+    scheduler = schedulers.build("median", in_every_report="val_loss", **SOON)
+    for number in range(2):
+        play(scheduler, number, [0.1] * 4)
+    scheduler.on_trial_add(None, trial(2))
+    # As Tune flattens what trainables report; a good score does not save the trial.
+    assert scheduler.on_trial_result(None, trial(2), {"budget": 2, "score": 0.0, "metrics/val_loss": 9.0}) == "STOP"
+    assert scheduler.on_trial_result(None, trial(3), {"budget": 2, "metrics/val_loss": 0.05}) == "CONTINUE"
+
+
+def test_the_score_is_read_where_the_user_says_so() -> None:
+    scheduler = schedulers.build("median", in_every_report="val_loss", watch="score", **SOON)
+    for number in range(2):
+        play(scheduler, number, [0.1] * 4)
+    assert scheduler.on_trial_result(None, trial(2), {"budget": 2, "score": 9.0, "metrics/val_loss": 0.0}) == "STOP"
+
+
+def test_what_is_watched_is_replayed_from_the_history() -> None:
+    scheduler = schedulers.build("median", n_startup_trials=2, n_warmup_steps=1, watch="val_loss")
+    history = {budget: {"val_loss": 0.1} for budget in (1, 2, 3)}
+    scheduler.replay(TrialRecord(number, "complete", 0.5, {}, {}, history=history) for number in range(3))
+    assert scheduler.on_trial_result(None, trial(3), {"budget": 2, "metrics": {"val_loss": 9.0}}) == "STOP"
+
+
+def test_a_report_that_breaks_a_constraint_is_not_shown_to_a_pruner() -> None:
+    scheduler = schedulers.build("threshold", upper=1.0, n_warmup_steps=0)
+    assert scheduler.on_trial_result(None, trial(0), {"budget": 1, "score": 9.0, "feasible": False}) == "CONTINUE"
+    assert scheduler.on_trial_result(None, trial(0), {"budget": 2, "score": 9.0}) == "STOP"

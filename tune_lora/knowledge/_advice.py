@@ -50,7 +50,7 @@ class Advice:
         sign = 1.0 if self._direction == "minimize" else -1.0
         own = [one for one in (_own(trial, self._space, sign) for trial in trials) if one.says_something]
         seen = (len(own), sum(len(one.scores) + (one.final is not None) for one in own))
-        if seen == self._seen:
+        if seen == self._seen or not guard.LEAST_OWN <= len(own) <= guard.MOST_OWN:
             return
         self._seen = seen
         for source in self._sources:

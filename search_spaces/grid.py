@@ -34,7 +34,7 @@ class GridOfSpace(BaseSampler):
         self._space, self._seed = space, seed
         self._walk = feasible_points(space, seed)
         self._ahead: _Point | None = None
-        self._taken: dict[str, Any] = {}
+        self._taken: dict[int, dict[str, Any]] = {}
 
     def exhausted(self, study: Study) -> bool:
         """Whether every point of the grid is among the study's trials, running ones included."""
@@ -48,13 +48,13 @@ class GridOfSpace(BaseSampler):
         Raises:
             StudyError: there is none left; ask `exhausted` before a trial is begun.
         """
-        self._taken = {}
         if "fixed_params" in trial.system_attrs:
             return
         point = self._next(study)
         if point is None:
             raise StudyError(f"sampler: every point of the grid of {self._space.name} has been tried")
-        self._taken, self._ahead = {name: value for name, (_, value) in point}, None
+        self._taken[trial.number] = {name: value for name, (_, value) in point}
+        self._ahead = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """None: a point is given out value by value."""
@@ -70,12 +70,12 @@ class GridOfSpace(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The point's value; the range's first for a trial that somebody else chose in part."""
-        if param_name in self._taken:
-            return self._taken[param_name]
-        return grid_values(self._space.parameters[param_name].domain)[0]
+        first = grid_values(self._space.parameters[param_name].domain)[0]
+        return self._taken.get(trial.number, {}).get(param_name, first)
 
     def _next(self, study: Study) -> _Point | None:
         tried = {_point(trial.params) for trial in study.get_trials(deepcopy=False)}
+        tried |= {_point(taken) for taken in self._taken.values()}
         while self._ahead is None or self._ahead in tried:
             self._ahead = next(self._walk, None)
             if self._ahead is None:

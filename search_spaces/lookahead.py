@@ -4,46 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from itertools import compress
 from typing import Any
 
-import numpy as np
-
-from search_spaces import gaps
-from search_spaces.domains import Number
-from search_spaces.regions import Region, merged
+from search_spaces.completion import Completer
+from search_spaces.regions import Region, merged, whole_of
 from search_spaces.space import Space
 from search_spaces.watch import Watch, forget
 from tune_lora.errors import InputError
 
-NODES = 20_000
-"""Partial configurations looked at for one answer."""
-STARTS = 64
-"""Random beginnings of a configuration tried before rules that compare numbers with each other count as clashing."""
-
 _BISECTIONS = 24
-_ABSENT = object()
-
-
-class TooEntangled(InputError):
-    """`NODES` combinations were not enough to tell whether there is a configuration."""
 
 
 class Lookahead:
-    """Depth-first search over the parameters that rules ask about; see `Watch` for the values it tries.
+    """What beginnings of a configuration lead somewhere, by search (`Completer`), and remembered.
 
-    A rule is checked as soon as all it asks about is known. Where none of the tried values of a number keeps the rules,
-    the gaps between them are searched for what rules about two numbers leave open (`gaps`). Every yes is proven by a
+    Every yes is proven by a
     completion. A no is certain unless rules compare numbers with each other, or are so entangled that the search of a
     beginning was given up, which then counts as leading nowhere.
     """
 
     def __init__(self, space: Space) -> None:
         self._space, self._watch = space, Watch(space)
+        self._completer = Completer(space, self._watch)
         self._known: dict[Any, tuple[str | None, dict[str, Any]]] = {}
         self._regions: dict[Any, Region] = {}
-        self._nodes = 0
 
     @property
     def is_certain(self) -> bool:
@@ -73,7 +58,7 @@ class Lookahead:
         """
         domain = self._space.parameters[name].domain
         if name not in self._watch.points:
-            return _whole(domain)
+            return whole_of(domain)
         known = {other: value for other, value in self._watch.known(given).items() if other != name}
         key = (name, *known.items())
         if key not in self._regions:
@@ -137,7 +122,7 @@ class Lookahead:
                 outside = middle
         return inside
 
-    # --- the search --------------------------------------------------------------------------------------------------
+    # --- completions -------------------------------------------------------------------------------------------------
 
     def _completed(self, known: dict[str, Any]) -> tuple[str | None, dict[str, Any]]:
         """A rule in the way and nothing, or None and a completion."""
@@ -160,88 +145,7 @@ class Lookahead:
             values = self._watch.extended(values, decided, name, value)
             if (broken := self._watch.first_broken(values, decided, name)) is not None:
                 return broken, {}
-        blame: list[str] = []
-        found = self._searched(values, decided, blame, self._watch.points)
-        if found is None and not known:
-            found = self._from_anywhere(values)
-        return (blame[0], {}) if found is None else (None, found)
-
-    def _from_anywhere(self, values: dict[str, Any]) -> dict[str, Any] | None:
-        """A whole configuration that begins at random numbers, where those that are usually tried lead nowhere.
-
-        Raises:
-            TooEntangled: none was found, and `_searched` had given up.
-        """
-        gave_up = self._nodes > NODES
-        random = np.random.default_rng(0)
-        inexact = {name: _whole(self._space.parameters[name].domain) for name in sorted(self._watch.inexact)}
-        for _ in range(STARTS if inexact else 0):
-            drawn = {name: (region.uniform(random),) for name, region in inexact.items()}
-            found = self._searched(values, frozenset(), [], {**self._watch.points, **drawn})
-            if found is not None:
-                return found
-        if gave_up:
-            rules = ", ".join(rule.name for rule in self._space.constraints)
-            raise TooEntangled(
-                f"the rules {rules} are too entangled: {NODES} combinations tried; must be fewer parameters a rule"
-            )
-        return None
-
-    def _searched(
-        self,
-        values: dict[str, Any],
-        decided: frozenset[str],
-        blame: list[str],
-        points: Mapping[str, tuple[Any, ...]],
-    ) -> dict[str, Any] | None:
-        """A completion; None where there is none, or none in `NODES` combinations."""
-        self._nodes = 0
-        return self._search(0, values, decided, blame, points)
-
-    def _search(
-        self,
-        index: int,
-        values: dict[str, Any],
-        decided: frozenset[str],
-        blame: list[str],
-        points: Mapping[str, tuple[Any, ...]],
-    ) -> dict[str, Any] | None:
-        order = self._watch.order
-        while index < len(order) and order[index] in decided:
-            index += 1
-        if index == len(order):
-            return values
-        name = order[index]
-        decided |= {name}
-        for value in self._tried(name, values, decided, points) if self._space.exists(name, values) else (_ABSENT,):
-            self._nodes += 1
-            if self._nodes > NODES:
-                return None
-            tried = values if value is _ABSENT else self._watch.extended(values, decided, name, value)
-            broken = self._watch.first_broken(tried, decided, name)
-            if broken is not None:
-                blame.append(broken)
-            elif (found := self._search(index + 1, tried, decided, blame, points)) is not None:
-                return found
-        return None
-
-    def _tried(
-        self, name: str, values: dict[str, Any], decided: frozenset[str], points: Mapping[str, tuple[Any, ...]]
-    ) -> Iterator[Any]:
-        yield from points[name]
-        domain = self._space.parameters[name].domain
-        if name in self._watch.inexact and isinstance(domain, Number):
-            asked = [margin for item in self._watch.complete(name, decided) for margin in gaps.margins(item.clause)]
-
-            def height(margin: Any, position: float) -> float:
-                return float(margin(self._watch.extended(values, decided, name, domain.at(position))))
-
-            yield from gaps.candidates(domain, [partial(height, margin) for margin in asked])
-
-
-def _whole(domain: Any) -> Region:
-    values = domain.values()
-    return Region(domain, values) if values is not None else Region(domain, None, ((domain.low, domain.high),))
+        return self._completer.complete(values, decided)
 
 
 def clashing(space: Space) -> list[str]:

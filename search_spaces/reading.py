@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces import documents
+from search_spaces.completion import STARTS
 from search_spaces.fields import Mistakes
-from search_spaces.lookahead import STARTS, clashing
+from search_spaces.lookahead import clashing
 from search_spaces.reader import Reader
 from search_spaces.space import Space
 from tune_lora.errors import InputError, InputErrors, nearest

@@ -85,6 +85,15 @@ class Region:
         return [(_beyond(domain, low, -half), _beyond(domain, high, half)) for low, high in self.intervals]
 
 
+def whole_of(domain: Domain) -> Region:
+    """All values of a domain."""
+    values = domain.values()
+    if values is not None:
+        return Region(domain, values)
+    assert isinstance(domain, Number)  # choices are few
+    return Region(domain, None, ((domain.low, domain.high),))
+
+
 def _beyond(domain: Number, value: float, distance: float) -> float:
     """The position of `value + distance`, which may lie outside 0 to 1."""
     if domain.low == domain.high:

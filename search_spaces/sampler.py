@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,16 @@ REDRAWS = 7
 better than restricting it at once (docs/LOG.md)."""
 
 Repair = Literal["nearest", "rescaled"]
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What belongs to one trial that is being drawn; several may be at a time."""
+
+    wrapped: BaseSampler
+    random: np.random.Generator
+    strata: dict[str, float]
+    together: dict[str, Any] = field(default_factory=dict)
 
 
 class FeasibleSampler(BaseSampler):
@@ -58,83 +69,95 @@ class FeasibleSampler(BaseSampler):
         self.space, self.rejected = space, Counter[str]()
         self._make, self._seed, self._reseed = make, seed, reseed
         self._n_startup_trials, self._repair = n_startup_trials, repair
-        self._wrapped = make(seed)
-        self._random = np.random.default_rng(seed)
-        self._together: dict[str, Any] = {}
-        self._strata: dict[str, float] = {}
+        self._shared = make(seed)
+        self._begun: dict[int, _Draw] = {}
 
     def __str__(self) -> str:
-        return str(self._wrapped)
+        return str(self._shared)
 
     def exhausted(self, study: Study) -> bool:
         """Whether there is nothing left to try: only ever of a grid."""
-        return isinstance(self._wrapped, GridOfSpace) and self._wrapped.exhausted(study)
+        return isinstance(self._shared, GridOfSpace) and self._shared.exhausted(study)
 
     def reseed_rng(self) -> None:
         """Gives the wrapped sampler another seed; Optuna asks for it when it copies samplers between threads."""
-        self._wrapped.reseed_rng()
+        self._shared.reseed_rng()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Seeds the trial."""
-        seeds = np.random.SeedSequence([self._seed, trial.number]).generate_state(2)
-        self._random = np.random.default_rng(seeds[0])
-        if self._reseed:
-            self._wrapped = self._make(int(seeds[1]))
-        self._together = {}
-        stratified = () if isinstance(self._wrapped, GridOfSpace) else self.space.stratify
-        self._strata = strata_of_trial(stratified, trial.number, self._n_startup_trials, self._seed)
-        self._wrapped.before_trial(study, trial)
+        self._draw_of(trial).wrapped.before_trial(study, trial)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Passed on."""
-        self._wrapped.after_trial(study, trial, state, values)
+        self._draw_of(trial).wrapped.after_trial(study, trial, state, values)
+        del self._begun[trial.number]
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Passed on: which values the wrapped sampler draws together."""
-        return self._wrapped.infer_relative_search_space(study, trial)
+        return self._draw_of(trial).wrapped.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Values drawn together, repaired one after another given the ones before."""
-        drawn = self._wrapped.sample_relative(study, trial, search_space)
-        self._together = {}
-        for name in (name for name in self.space.order if name in drawn):
-            value = self.space.parameters[name].domain.snap(drawn[name])
-            self._together[name] = self._kept(self._together, name, value)
-        return self._together
+        draw = self._draw_of(trial)
+        together = draw.wrapped.sample_relative(study, trial, search_space)
+        for name in (name for name in self.space.order if name in together):
+            draw.together[name] = self._kept(draw, name, self._snapped(name, together[name]))
+        return draw.together
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """One value, given those that the trial has."""
-        given = {**self._together, **trial.params}
+        draw = self._draw_of(trial)
+        given = {**draw.together, **trial.params}
         region = self.space.lookahead.region(given, param_name)
-        if param_name in self._strata:
-            return settled(self.space, given, param_name, lambda: region.at(self._strata[param_name]))
-        value = self._snapped(
-            param_name, self._wrapped.sample_independent(study, trial, param_name, param_distribution)
+        if param_name in draw.strata:
+            return settled(self.space, given, param_name, lambda: region.at(draw.strata[param_name]))
+
+        def once() -> Any:
+            drawn = draw.wrapped.sample_independent(study, trial, param_name, param_distribution)
+            return self._snapped(param_name, drawn)
+
+        def within() -> Any:
+            for _ in range(REDRAWS):
+                if (value := once()) in region:
+                    return value
+            if isinstance(draw.wrapped, MaskedTPE):
+                drawn = draw.wrapped.sample_within(study, trial, param_name, param_distribution, region)
+                if (value := self._snapped(param_name, drawn)) in region:
+                    return value
+            return region.uniform(draw.random)
+
+        first = once()
+        return (
+            first if self._is_open(given, param_name, first, region) else settled(self.space, given, param_name, within)
         )
-        if self._is_open(given, param_name, value, region):
-            return value
 
-        def again() -> Any:
-            return self._within(study, trial, param_name, param_distribution, region)
+    def _draw_of(self, trial: FrozenTrial) -> _Draw:
+        if trial.number not in self._begun:
+            seeds = np.random.SeedSequence([self._seed, trial.number]).generate_state(2)
+            stratified = () if isinstance(self._shared, GridOfSpace) else self.space.stratify
+            self._begun[trial.number] = _Draw(
+                self._make(int(seeds[1])) if self._reseed else self._shared,
+                np.random.default_rng(seeds[0]),
+                strata_of_trial(stratified, trial.number, self._n_startup_trials, self._seed),
+            )
+        return self._begun[trial.number]
 
-        return settled(self.space, given, param_name, again)
-
-    def _kept(self, given: Mapping[str, Any], name: str, value: Any) -> Any:
+    def _kept(self, draw: _Draw, name: str, value: Any) -> Any:
         """A value that was drawn together with others, or what takes its place."""
+        given, domain = draw.together, self.space.parameters[name].domain
         region = self.space.lookahead.region(given, name)
-        domain = self.space.parameters[name].domain
-        if name in self._strata:
-            return settled(self.space, given, name, lambda: region.at(self._strata[name]))
+        if name in draw.strata:
+            return settled(self.space, given, name, lambda: region.at(draw.strata[name]))
         if self._is_open(given, name, value, region):
             return value
         if isinstance(domain, Number):
             place = region.at(domain.position(value)) if self._repair == "rescaled" else region.nearest(value)
             return settled(self.space, given, name, lambda: place)
-        return region.uniform(self._random)
+        return region.uniform(draw.random)
 
     def _is_open(self, given: Mapping[str, Any], name: str, value: Any, region: Region) -> bool:
         lookahead = self.space.lookahead
@@ -144,19 +167,6 @@ class FeasibleSampler(BaseSampler):
         if rule is not None:
             self.rejected[rule] += 1
         return rule is None
-
-    def _within(
-        self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution, region: Region
-    ) -> Any:
-        for _ in range(REDRAWS):
-            value = self._snapped(name, self._wrapped.sample_independent(study, trial, name, distribution))
-            if value in region:
-                return value
-        if isinstance(self._wrapped, MaskedTPE):
-            value = self._snapped(name, self._wrapped.sample_within(study, trial, name, distribution, region))
-            if value in region:
-                return value
-        return region.uniform(self._random)
 
     def _snapped(self, name: str, value: Any) -> Any:
         return self.space.parameters[name].domain.snap(value)

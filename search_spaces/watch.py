@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,10 +61,28 @@ class Watch:
             name for name in self.order if name not in self.cells and space.parameters[name].domain.values() is None
         )
         self._broken: dict[Any, bool] = {}
+        self._components: dict[frozenset[str], tuple[tuple[str, ...], ...]] = {}
 
     def known(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What of a configuration rules ask about, in order; of numbers in cells, what stands for them."""
         return {name: self._stand_in(name, given[name]) for name in self.order if name in given}
+
+    def components(self, decided: frozenset[str]) -> tuple[tuple[str, ...], ...]:
+        """The parameters that are still open, in groups that no rule or condition connects."""
+        if decided not in self._components:
+            forget(self._components)
+            links = [item.needs - decided for items in self.watching.values() for item in items]
+            links += [frozenset(self._with_conditions({name})) - decided for name in self.order if name not in decided]
+            self._components[decided] = tuple(self._joined(links))
+        return self._components[decided]
+
+    def _joined(self, links: Iterable[frozenset[str]]) -> Iterator[tuple[str, ...]]:
+        groups: list[set[str]] = []
+        for link in filter(None, links):
+            touched = [group for group in groups if group & link]
+            groups = [group for group in groups if not group & link] + [set(link).union(*touched)]
+        for group in sorted(groups, key=len):
+            yield tuple(name for name in self.order if name in group)
 
     def extended(self, values: Mapping[str, Any], decided: frozenset[str], name: str, value: Any) -> dict[str, Any]:
         """`values` with one more and what can be derived from it; `decided` are the parameters known by then."""

@@ -134,3 +134,16 @@ def test_a_sampler_whose_package_is_absent_says_so_before_anything_starts(monkey
 @pytest.mark.parametrize("name", ["GridSampler", "BruteForceSampler"])
 def test_optunas_exhaustive_samplers_are_the_grid(name: str) -> None:
     assert sampler_name(name) == "grid"
+
+
+@pytest.mark.parametrize("name", list(SAMPLERS))
+def test_trials_that_are_drawn_at_the_same_time_do_not_mix(name: str) -> None:
+    space = Space.load("lora_tiny")
+    study = optuna.create_study(sampler=feasible_sampler(space, name, seed=1, n_startup_trials=4))
+    for _ in range(4):
+        begun = [study.ask() for _ in range(3)]
+        drawn = [space.suggest(trial) for trial in begun]
+        assert len({tuple(params.items()) for params in drawn}) == 3
+        assert all(not space.violations(space.resolve(params)) for params in drawn)
+        for trial in begun:
+            study.tell(trial, trial.params["network_alpha_ratio"])

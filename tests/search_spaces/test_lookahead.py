@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -156,3 +156,12 @@ def test_a_share_of_a_region_walks_through_its_intervals() -> None:
     counts = np.bincount([whole.at((index + 0.5) / 1100) for index in range(1100)], minlength=501)
     assert counts[:10].tolist() == [100] * 10
     assert counts[500] == 100
+
+
+def test_rules_too_entangled_to_search_are_one_clear_line() -> None:
+    names = "abcdefghij"  # ten different values are wanted of nine
+    different = [f"{left} != {right}" for left, right in combinations(names, 2)]
+    with pytest.raises(InputErrors, match="too entangled: 20000 combinations tried"):
+        unit_cube(*different, parameters={name: {"type": "int", "low": 1, "high": 9} for name in names})
+    enough = unit_cube(*different, parameters={name: {"type": "int", "low": 1, "high": 10} for name in names})
+    assert sorted(points.draw(enough, np.random.default_rng(0)).values()) == list(range(1, 11))

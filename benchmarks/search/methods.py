@@ -108,7 +108,8 @@ def _our_result(epoch: int, score: float, final: bool) -> dict[str, Any]:
     return {"budget": epoch, "score": score, "metrics": {"score": score}, "final": final, "seconds": float(epoch)}
 
 
-def _ray_result(epoch: int, score: float, final: bool) -> dict[str, Any]:
+def ray_result(epoch: int, score: float, final: bool) -> dict[str, Any]:
+    """A result as a trainable reports it to Ray Tune."""
     return {"training_iteration": epoch, "score": score, "done": final}
 
 
@@ -125,4 +126,4 @@ def stock(task: Task, seed: int, *, grace: int, eta: float, sampler: Any = None,
         time_attr="training_iteration", metric="score", mode="max", max_t=EPOCHS, grace_period=grace,
         reduction_factor=eta,
     )  # fmt: skip
-    return RayMethod(searcher, asha if schedule else FIFOScheduler(), lambda config: config, _ray_result)
+    return RayMethod(searcher, asha if schedule else FIFOScheduler(), lambda config: config, ray_result)

@@ -44,13 +44,13 @@ class Method(Protocol):
 
 @dataclass
 class Timeline:
-    """What happened. A row of `completed` is (wall time, budget spent, final score), both in full trainings."""
+    """What happened. A row of `completed` is (wall time, budget spent, final score that counts, final score as it was
+    seen), times and budgets in full trainings.
+    """
 
-    completed: list[tuple[float, float, float]] = field(default_factory=list)
+    completed: list[tuple[float, float, float, float]] = field(default_factory=list)
     started: list[tuple[float, Mapping[str, Any]]] = field(default_factory=list)
     failed: list[bool] = field(default_factory=list)
-    wasted: int = 0
-    """Suggestions that were thrown away."""
 
     def best_at(self, budget: float, by: Literal["budget", "wall"] = "budget") -> float:
         """The best final score among the trials that had completed; NaN before the first."""
@@ -79,6 +79,7 @@ def simulate(method: Method, task: Task, *, workers: int, budget: float, seed: i
 @dataclass
 class _Running:
     curve: np.ndarray
+    counts: float
     epoch: int
     pace: float
 
@@ -96,11 +97,10 @@ class _Clock:
 
     def begin(self, start: Start) -> None:
         if start.trial not in self._running:
-            self._running[start.trial] = _Running(
-                self.task.curve(start.params), start.after, self._paces.uniform(0.9, 1.1)
-            )
+            curve, counts = self.task.train(start.params)
+            self._running[start.trial] = _Running(curve, counts, start.after, self._paces.uniform(0.9, 1.1))
             self.timeline.started.append((self.spent / self.task.epochs, dict(start.params)))
-            self.timeline.failed.append(bool(np.isnan(self._running[start.trial].curve).any()))
+            self.timeline.failed.append(bool(np.isnan(curve).any()))
         self.free -= 1
         self._schedule(start.trial)
 
@@ -117,7 +117,7 @@ class _Clock:
         running = self._running[trial]
         score = float(running.curve[running.epoch - 1])
         if final and not math.isnan(score):
-            row = (self.now / self.task.epochs, self.spent / self.task.epochs, self.task.final(running.curve))
+            row = (self.now / self.task.epochs, self.spent / self.task.epochs, running.counts, score)
             self.timeline.completed.append(row)
         if final or verdict != "continue" or math.isnan(score):
             self.free += 1

@@ -18,6 +18,8 @@ from search_spaces.space import Space
 EPOCHS = 52
 DEVELOPMENT = ("3945", "7593", "126026", "167104", "167168", "168329", "189862", "189906")
 """Tasks to design on."""
+Curve = Callable[[Mapping[str, Any], np.ndarray], np.ndarray]
+"""What is seen of a configuration's scores by epoch."""
 INPUTS = ("batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout")
 OPTIMA = Path(__file__).parent / "optima.json"
 SPACE: dict[str, Any] = {
@@ -48,24 +50,26 @@ class Task:
     best: float
     median: float
     epochs: int = EPOCHS
-    change: Callable[[Mapping[str, Any], np.ndarray], np.ndarray] | None = None
+    change: Curve | None = None
+
+    def train(self, params: Mapping[str, Any]) -> tuple[np.ndarray, float]:
+        """Scores as they are seen, by epoch, shape (epochs,), and the final score that counts. From the first NaN on
+        the trial has failed.
+        """
+        found = self.curves(np.array([[params[name] for name in INPUTS]], float))[0]
+        return (found if self.change is None else self.change(params, found)), float(found[-1])
 
     def curve(self, params: Mapping[str, Any]) -> np.ndarray:
-        """Scores by epoch, shape (epochs,); from the first NaN on the trial has failed."""
-        found = self.curves(np.array([[params[name] for name in INPUTS]], float))[0]
-        return found if self.change is None else self.change(params, found)
-
-    def final(self, curve: np.ndarray) -> float:
-        """The score that counts."""
-        return float(curve[-1])
+        """Scores as they are seen, by epoch, shape (epochs,)."""
+        return self.train(params)[0]
 
     def regret(self, score: float) -> float:
         """0 is the best known, 1 the median of random configurations; 1 where there is no score yet."""
         return 1.0 if math.isnan(score) else (self.best - score) / (self.best - self.median)
 
-    def changed(self, change: Callable[[Mapping[str, Any], np.ndarray], np.ndarray], name: str) -> Task:
-        """The same task with curves that look different."""
-        return replace(self, change=change, name=f"{self.name}-{name}")
+    def changed(self, change: Curve, name: str, **known: float) -> Task:
+        """The same task with curves that look different, and what is `known` of it (best, median)."""
+        return replace(self, change=change, name=f"{self.name}-{name}", **known)
 
 
 def lcbench(task: str) -> Task:
@@ -73,8 +77,13 @@ def lcbench(task: str) -> Task:
 
     Source: the surrogate of YAHPO Gym (data v1.0) for LCBench (doi 10.6084/m9.figshare.13286105.v1).
     """
-    known = json.loads(OPTIMA.read_text("utf-8"))[task]
-    return Task(task, Space.from_mapping(SPACE), _curves(task), known["best"], known["median"])
+    return Task(task, Space.from_mapping(SPACE), _curves(task), **known(task))
+
+
+def known(name: str) -> Mapping[str, float]:
+    """The best and the median final score of a task or of a variant of it (``python -m benchmarks.search.optima``)."""
+    found: Mapping[str, float] = json.loads(OPTIMA.read_text("utf-8"))[name]
+    return found
 
 
 def _curves(task: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,0 +1,44 @@
+"""``python -m benchmarks.search run ...`` makes rows; without a command, the figures are made from them."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.search import runs
+from benchmarks.search.catalogue import METHODS
+from benchmarks.search.tasks import DEVELOPMENT, all_tasks
+from benchmarks.search.variants import VARIANTS
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=__doc__)
+    commands = parser.add_subparsers(dest="command")
+    one = commands.add_parser("run", help="runs what is missing and keeps a row of each run")
+    one.add_argument("--methods", nargs="+", choices=METHODS, required=True)
+    one.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain"])
+    one.add_argument("--tasks", nargs="+", default=["development"], help="development, held-out, or ids")
+    one.add_argument("--seeds", type=_seeds, default=range(10, 20), help="such as 10-19; 0-9 are for designing")
+    one.add_argument("--workers", type=int, default=4)
+    one.add_argument("--budget", type=int, default=50, help="in full trainings")
+    told = parser.parse_args()
+    if told.command == "run":
+        wanted = runs.keys(told.methods, told.variants, _tasks(told.tasks), told.seeds, told.workers, told.budget)
+        runs.complete(list(wanted))
+
+
+def _seeds(text: str) -> range:
+    first, _, last = text.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def _tasks(told: list[str]) -> list[str]:
+    if told == ["development"]:
+        return list(DEVELOPMENT)
+    if told == ["held-out"]:
+        return [name for name in all_tasks() if name not in DEVELOPMENT]
+    return told
+
+
+if __name__ == "__main__":
+    main()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from search_spaces.grid import GridOfSpace
@@ -49,9 +51,11 @@ def _gp(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
 
 
 def _qmc(_: Space, seed: int, __: int) -> BaseSampler:
-    return optuna.samplers.QMCSampler(
-        seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
-    )
+    with warnings.catch_warnings():  # that its interface may change is for this file to mind, not for its user
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return optuna.samplers.QMCSampler(
+            seed=seed, scramble=True, warn_asynchronous_seeding=False, warn_independent_sampling=False
+        )
 
 
 SAMPLERS: dict[str, SamplerKind] = {

@@ -97,7 +97,7 @@ def feasible_points(space: Space, seed: int) -> Iterator[_Point]:
     axes = {name: grid_values(space.parameters[name].domain) for name in space.order}
     for number in _shuffled(math.prod(len(axis) for axis in axes.values()), seed):
         params = _params_at(space, axes, number)
-        if params is not None and not space.violations(space.resolve(params)):
+        if params is not None and space.lookahead.obstacle(params) is None:
             yield _point(params)
 
 

@@ -13,7 +13,7 @@ from search_spaces.space import Space
 from search_spaces.watch import Watch, forget
 from tune_lora.errors import InputError
 
-_BISECTIONS = 24
+_BISECTIONS = 12
 
 
 class Lookahead:

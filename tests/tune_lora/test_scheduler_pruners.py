@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,8 @@ import optuna
 import pytest
 
 from tune_lora import scheduler as schedulers
+from tune_lora import spec as specs
+from tune_lora import study
 from tune_lora.store import TrialRecord
 
 SOON: dict[str, Any] = {"n_startup_trials": 2, "n_warmup_steps": 2}
@@ -122,3 +125,38 @@ def test_a_report_that_breaks_a_constraint_is_not_shown_to_a_pruner() -> None:
     scheduler = schedulers.build("threshold", upper=1.0, n_warmup_steps=0)
     assert scheduler.on_trial_result(None, trial(0), {"budget": 1, "score": 9.0, "feasible": False}) == "CONTINUE"
     assert scheduler.on_trial_result(None, trial(0), {"budget": 2, "score": 9.0}) == "STOP"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "earliest"),
+    [({"name": "MedianPruner", "n_startup_trials": 1, "n_warmup_steps": 3}, 3), ({"name": "asha", "grace": "auto"}, 2)],
+    ids=["median", "measured grace"],
+)
+def test_in_a_real_study_it_stops_trials_from_its_first_budget_on(
+    scheduler: dict[str, Any], earliest: int, tmp_path: Path, ray_session: Any
+) -> None:
+    space = {
+        "name": "rates",
+        "parameters": {"learning_rate": {"type": "loguniform", "low": 1e-5, "high": 1e-1}},
+        "fixed": {"max_train_epochs": 8},
+    }
+    record = study.run(
+        specs.from_mapping(
+            {
+                "name": "pruned",
+                "trainer": "curve",
+                "space": space,
+                "search": {"sampler": "random", "seed": 3},
+                "scheduler": scheduler,
+                "budget": {"n_trials": 8, "plateau": None},
+                "resources": {"cpu": 1, "concurrent": 2},
+                "tracking": {"wandb": "off"},
+                "results": str(tmp_path),
+            },
+            "test",
+        )
+    )
+    pruned = [trial for trial in record.trials if trial.state == "pruned"]
+    assert len(pruned) + record.count("complete") == 8
+    assert pruned and record.best is not None
+    assert min(trial.last_budget for trial in pruned) == earliest

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tune_lora import scheduler as schedulers
 from tune_lora import spec as specs
@@ -73,3 +76,15 @@ def test_a_mistake_is_one_clear_line(section: dict[str, Any], message: str) -> N
     assert len(caught.value.mistakes) == 1
     assert caught.value.mistakes[0].startswith("study.yaml: scheduler")
     assert message in caught.value.mistakes[0]
+
+
+def test_the_documentation_shows_what_is_read_and_its_examples_are_valid() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "schedulers.md").read_text("utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(examples) >= 3
+    for example in examples:
+        read(**yaml.safe_load(example)["scheduler"])
+    for name, settings in READS.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        shared = READS["median"] if "those of `median`" in row else ()
+        assert set(re.findall(r"`(\w+)`", row.rsplit("|", 2)[1])) - {"median"} | set(shared) == set(settings)

@@ -85,6 +85,15 @@ def test_what_is_let_go_is_said_in_words_and_not_told_again_when_the_study_goes_
     assert len(kept(stored.get_trials())) == 30
 
 
+def test_a_few_early_trials_are_drawn_without_advice_unless_it_is_trusted() -> None:
+    knowledge, trials = Knowledge((), (carried(30, 0, turned=False),)), [own_trial(x, score(x)) for x in drawn(20, 2)]
+    for guarded, probes in ((True, 4), (False, 0)):
+        advice = Advice(optuna.create_study(), SPACE, knowledge, "minimize", guarded=guarded)
+        told = [len(advice(trials[:n])) for n in range(20)]
+        assert (told.count(0), told.count(30)) == (probes, 20 - probes)
+        assert told[0] == told[-1] == 30
+
+
 def test_one_source_that_misleads_does_not_take_a_good_one_with_it() -> None:
     bad, good = carried(30, 7, turned=True), carried(30, 8, turned=False)
     bad, good = (Source(label, one.points, (), "ranks") for label, one in (("bad", bad), ("good", good)))
@@ -202,7 +211,7 @@ def test_values_of_a_comparable_study_are_told_as_they_are() -> None:
 
 def test_memory_holds_each_trial_once_however_often_carried_results_move() -> None:
     stored = optuna.create_study()
-    advice = Advice(stored, SPACE, Knowledge((), (carried(12, 0, turned=False),)), "minimize")
+    advice = Advice(stored, SPACE, Knowledge((), (carried(12, 0, turned=False),)), "minimize", guarded=False)
     memory = Memory(SPACE, feasible_sampler(SPACE, "tpe", seed=0), "minimize", advice)
     for number, params in enumerate(drawn(5, 2)):
         stored.add_trial(own_trial(params, float(number)))
@@ -215,7 +224,7 @@ def test_memory_holds_each_trial_once_however_often_carried_results_move() -> No
 
 def test_running_trials_stay_running_when_carried_results_move() -> None:
     stored = optuna.create_study()
-    advice = Advice(stored, SPACE, Knowledge((), (carried(12, 0, turned=False),)), "minimize")
+    advice = Advice(stored, SPACE, Knowledge((), (carried(12, 0, turned=False),)), "minimize", guarded=False)
     memory = Memory(SPACE, feasible_sampler(SPACE, "tpe", seed=0), "minimize", advice)
     first, second = drawn(2, 2)
     running = own_trial(first, None, state=TrialState.RUNNING)

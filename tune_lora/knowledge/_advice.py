@@ -17,6 +17,10 @@ from tune_lora.knowledge._points import Knowledge, Source
 from tune_lora.knowledge._scale import as_own, quantiles
 from tune_lora.store import Direction
 
+PROBES = frozenset({2, 5, 8, 11})
+"""Trials that are drawn as if nothing were carried. A search that stays where bad advice points never sees what lies
+elsewhere, and could not tell bad advice from good."""
+
 Told = list[tuple[Mapping[str, Any], float]]
 
 
@@ -42,6 +46,8 @@ class Advice:
             return []
         if self._guarded:
             self._look(trials)
+            if len(trials) in PROBES and not self._let_go:
+                return []
         own = [trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
         kept = (source for source in self._sources if source.label not in self._let_go)
         return [told for source in kept for told in _on_scale(source, own, self._direction)]

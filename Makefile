@@ -3,9 +3,11 @@ SHELL := /bin/bash
 PYTHON ?=
 export PYTHON
 BIN := .venv/bin
-BENCHMARKS := $(filter-out __init__ common render,$(basename $(notdir $(wildcard benchmarks/*.py))))
+BENCHMARKS := $(filter-out __init__ common render,$(basename $(notdir $(wildcard benchmarks/*.py)))) search
+# The last Syne Tune with MOBSTER; it pins an old numpy, but what is used of it works with this one.
+SYNE_TUNE := syne-tune==0.13.0 autograd==1.9.1 dill==0.4.1 sortedcontainers==2.4.0
 
-.PHONY: help demo test lint format bench lock venv clean
+.PHONY: help demo test lint format bench bench-search-deps lock venv clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -29,6 +31,10 @@ format: venv ## lets ruff rewrite what it can
 
 bench: $(addprefix bench-,$(BENCHMARKS)) ## all benchmarks, then docs/benchmarks.md; BENCH=quick for a short form
 	$(BIN)/python -m benchmarks.render
+
+bench-search-deps: venv ## what `make bench-search` compares with and nothing else needs
+	$(BIN)/python -m pip install onnxruntime
+	$(BIN)/python -m pip install --no-deps $(SYNE_TUNE)
 
 bench-%: venv
 	$(BIN)/python -m benchmarks.$*

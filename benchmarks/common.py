@@ -86,5 +86,6 @@ def machine() -> str:
 
 
 def _command() -> str:
-    script = Path(sys.argv[0]).stem
+    path = Path(sys.argv[0])
+    script = path.parent.name if path.stem == "__main__" else path.stem
     return f"{'BENCH=quick ' if QUICK else ''}make bench-{script}"

@@ -1,11 +1,16 @@
-"""``python -m benchmarks.search run ...`` makes rows; without a command, the figures are made from them."""
+"""``python -m benchmarks.search run ...`` makes rows; ``report`` makes figures, tables and the picture from them; with
+no command, the rows that are missing are run and reported.
+"""
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks.search import runs
+from benchmarks import common
+from benchmarks.search import picture, plan, runs, tables
 from benchmarks.search.catalogue import METHODS
+from benchmarks.search.figures import FIGURES
+from benchmarks.search.measures import Measures
 from benchmarks.search.tasks import DEVELOPMENT, all_tasks
 from benchmarks.search.variants import VARIANTS
 
@@ -21,10 +26,26 @@ def main() -> None:
     one.add_argument("--seeds", type=_seeds, default=range(10, 20), help="such as 10-19; 0-9 are for designing")
     one.add_argument("--workers", type=int, default=4)
     one.add_argument("--budget", type=int, default=50, help="in full trainings")
+    commands.add_parser("report", help="makes figures, tables and the picture from the rows there are")
     told = parser.parse_args()
     if told.command == "run":
         wanted = runs.keys(told.methods, told.variants, _tasks(told.tasks), told.seeds, told.workers, told.budget)
         runs.complete(list(wanted))
+        return
+    if told.command is None:
+        runs.complete(plan.keys(plan.PLAN), plan.PLAN.folder)
+    report(plan.PLAN)
+
+
+def report(chosen: plan.Plan) -> None:
+    """Writes the figures and, of the full plan, the tables and the picture of the docs."""
+    found = Measures(runs.load(chosen.folder), chosen)
+    common.write("search", [figure.result(found) for figure in FIGURES])
+    if chosen is plan.FULL:
+        tables.write(found)
+        picture.draw(found)
+    else:
+        print("\n".join(tables.tables(found)))
 
 
 def _seeds(text: str) -> range:

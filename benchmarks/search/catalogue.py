@@ -57,8 +57,8 @@ METHODS: Mapping[str, Entry] = {
         lambda task, seed: alone(task, _tpe(seed), optuna.pruners.SuccessiveHalvingPruner()),
     ),
     "syne-asha": Entry("Syne Tune: ASHA", syne.asha),
-    "mobster": Entry("Syne Tune: MOBSTER", syne.mobster),
-    "mobster-6": Entry("Syne Tune: MOBSTER, grace 6", lambda task, seed: syne.mobster(task, seed, grace=6)),
+    "mobster": Entry("Syne Tune: MOBSTER, grace 6", lambda task, seed: syne.mobster(task, seed, grace=6)),
+    "mobster-1": Entry("Syne Tune: MOBSTER, grace 1", lambda task, seed: syne.mobster(task, seed, grace=1)),
     "refusing": Entry("univariate TPE + ASHA(6, 3), `TrialPruned`", lambda task, seed: refusing(task, seed, "pruned")),
     "constraints": Entry(
         "univariate TPE + ASHA(6, 3), `set_constraint`", lambda task, seed: refusing(task, seed, "constraints")

@@ -67,9 +67,14 @@ class Task:
         """0 is the best known, 1 the median of random configurations; 1 where there is no score yet."""
         return 1.0 if math.isnan(score) else (self.best - score) / (self.best - self.median)
 
-    def changed(self, change: Curve, name: str, **known: float) -> Task:
-        """The same task with curves that look different, and what is `known` of it (best, median)."""
-        return replace(self, change=change, name=f"{self.name}-{name}", **known)
+    def changed(self, change: Curve, name: str) -> Task:
+        """The same task with curves that look different."""
+        return replace(self, change=change, name=f"{self.name}-{name}")
+
+    def measured(self, name: str) -> Task:
+        """The same task with the best and the median that are known under a name."""
+        best, median = known(name)
+        return replace(self, best=best, median=median)
 
 
 def lcbench(task: str) -> Task:
@@ -77,13 +82,14 @@ def lcbench(task: str) -> Task:
 
     Source: the surrogate of YAHPO Gym (data v1.0) for LCBench (doi 10.6084/m9.figshare.13286105.v1).
     """
-    return Task(task, Space.from_mapping(SPACE), _curves(task), **known(task))
+    best, median = known(task)
+    return Task(task, Space.from_mapping(SPACE), _curves(task), best, median)
 
 
-def known(name: str) -> Mapping[str, float]:
+def known(name: str) -> tuple[float, float]:
     """The best and the median final score of a task or of a variant of it (``python -m benchmarks.search.optima``)."""
-    found: Mapping[str, float] = json.loads(OPTIMA.read_text("utf-8"))[name]
-    return found
+    found = json.loads(OPTIMA.read_text("utf-8"))[name]
+    return found["best"], found["median"]
 
 
 def _curves(task: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -5,14 +5,13 @@ Nothing here needs Ray. `optuna.load_study` and optuna-dashboard read the same d
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -20,6 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trainables.protocol import Cause
 from tune_lora.errors import InputError
+
+# ruff: noqa: PLC0414 - whoever reads a study finds its records here as well
+from tune_lora.records import Direction as Direction
+from tune_lora.records import Objective
+from tune_lora.records import State as State
+from tune_lora.records import StudyRecord as StudyRecord
+from tune_lora.records import TrialRecord as TrialRecord
 
 # Names of the user attributes on each Optuna trial. One place, so that writer and readers agree.
 CONFIG = "config"  # every resolved value: sampled, derived, fixed
@@ -30,6 +36,7 @@ MESSAGE = "message"  # what the cause is in words
 SEED = "seed"
 FINAL_METRICS = "metrics"  # the metrics of the last report
 HISTORY_PREFIX = "report:"  # + budget: the metrics of that report; appended, never rewritten
+CURVE_PREFIX = "curve:"  # + budget: the score that schedulers saw there, where a study has several objectives
 IMAGES_PREFIX = "images:"  # + budget: {label: path relative to the study's folder}
 TUNE_ID = "tune_trial_id"
 SECONDS = "seconds"  # spent training, over all restarts
@@ -46,13 +53,12 @@ KNOWLEDGE = "knowledge"  # [{"source", "told", "shown", "references", "values", 
 CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "value", "notes"}]
 LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
+PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
 SCHEDULER_NOTE = "scheduler_note"  # the last thing the scheduler found out, in words: where grace moved to, and why
 
 INTERRUPTED = "interrupted"
 """How the stop reason of a study begins that ctrl-C ended."""
 
-Direction = Literal["minimize", "maximize"]
-State = Literal["complete", "pruned", "failed", "running", "waiting"]
 _STATES: Mapping[TrialState, State] = {
     TrialState.COMPLETE: "complete",
     TrialState.PRUNED: "pruned",
@@ -62,110 +68,15 @@ _STATES: Mapping[TrialState, State] = {
 }
 
 
-@dataclass(frozen=True)
-class TrialRecord:
-    """One trial as every reader sees it.
-
-    `value` is the final score of a completed trial; None otherwise. `params` are the sampled values, `config` all
-    resolved ones (derived and fixed included; equal to `params` plus what a prior set outside the space). `curve` maps
-    budget to the score that the scheduler saw there; `history` maps budget to all metrics of that report. `images` maps
-    budget to labelled paths relative to the study's folder. `seconds` is training time.
-    """
-
-    number: int
-    state: State
-    value: float | None
-    params: Mapping[str, Any]
-    config: Mapping[str, Any]
-    provenance: str = "sampler"
-    notes: tuple[str, ...] = ()
-    cause: Cause | None = None
-    message: str = ""
-    seed: int = 0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    curve: Mapping[int, float] = field(default_factory=dict)
-    history: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    images: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
-    seconds: float = 0.0
-    started: dt.datetime | None = None
-    finished: dt.datetime | None = None
-
-    @property
-    def counts(self) -> bool:
-        """Whether it counts towards the study's total: it ended, and not through the infrastructure."""
-        return self.state in ("complete", "pruned", "failed") and self.cause is not Cause.INFRASTRUCTURE
-
-    @property
-    def last_budget(self) -> int:
-        """Budget of the newest report; 0 before the first."""
-        return max(self.history, default=0)
-
-
-@dataclass(frozen=True)
-class StudyRecord:
-    """A study and all its trials, in order of their numbers."""
-
-    name: str
-    direction: Direction
-    trials: tuple[TrialRecord, ...]
-    spec: Mapping[str, Any] = field(default_factory=dict)
-    rejections: Mapping[str, int] = field(default_factory=dict)
-    stop_reason: str = ""
-    baseline: Mapping[str, float] = field(default_factory=dict)
-    base_images: Mapping[str, str] = field(default_factory=dict)
-    calibration: Mapping[str, Any] = field(default_factory=dict)
-    verification: Mapping[str, Any] = field(default_factory=dict)
-    knowledge: tuple[Mapping[str, Any], ...] = ()
-    carried: tuple[Mapping[str, Any], ...] = ()
-    let_go: Mapping[str, str] = field(default_factory=dict)
-
-    def ranked(self) -> list[TrialRecord]:
-        """Completed trials, best first; ties by number."""
-        sign = 1 if self.direction == "minimize" else -1
-        done = [trial for trial in self.trials if trial.state == "complete" and trial.value is not None]
-        return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
-
-    @property
-    def best(self) -> TrialRecord | None:
-        """The completed trial with the best score."""
-        return next(iter(self.ranked()), None)
-
-    def count(self, state: State) -> int:
-        """Number of trials in a state."""
-        return sum(trial.state == state for trial in self.trials)
-
-    @property
-    def parameter_names(self) -> tuple[str, ...]:
-        """Names that any trial sampled, in order of first appearance."""
-        return tuple(dict.fromkeys(name for trial in self.trials for name in trial.params))
-
-    def tried(self, trial: TrialRecord) -> dict[str, Any]:
-        """What a trial trained with, under the sampled names only.
-
-        A reference configuration may lie outside the space: such a value is in `config` but not in `params`, and still
-        is what was tried. A conditional parameter that the trial does not have is absent.
-        """
-        known = {**trial.config, **trial.params}
-        return {name: known[name] for name in self.parameter_names if name in known}
-
-    @property
-    def is_uncalibrated(self) -> bool:
-        """Whether the study says that its scores do not compare with the user's numbers."""
-        return self.calibration.get("calibrated") is False
-
-    @property
-    def is_verified(self) -> bool:
-        """Whether the present best is the trial that was evaluated again with other seeds and prompts."""
-        return self.best is not None and self.verification.get("trial") == self.best.number
-
-
 def sqlite_url(folder: Path) -> str:
     """Storage URL of the study file in a results folder."""
     return f"sqlite:///{folder / 'study.db'}"
 
 
-def open_study(storage: str, name: str, direction: Direction, *, create: bool = True) -> optuna.Study:
-    """Opens (or creates) the Optuna study.
+def open_study(
+    storage: str, name: str, direction: Direction, *, objectives: Sequence[Objective] = (), create: bool = True
+) -> optuna.Study:
+    """Opens (or creates) the Optuna study, with several `objectives` where they are given.
 
     Raises:
         InputError: the storage cannot be opened, or the study does not exist and `create` is False.
@@ -176,7 +87,13 @@ def open_study(storage: str, name: str, direction: Direction, *, create: bool = 
             if name not in names:
                 available = ", ".join(names) or "none"
                 raise InputError(f"study {name!r} not found in {storage}; available: {available}")
-        return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+        directions = [objective.direction for objective in objectives] or [direction]
+        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        if objectives and study.metric_names is None:
+            with warnings.catch_warnings():  # that its interface may change is for this file to mind
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names([objective.name for objective in objectives])
+        return study
 
 
 def study_names(storage: str) -> list[str]:
@@ -241,9 +158,10 @@ def _require_optuna_storage(path: Path) -> None:
 def read(study: optuna.Study) -> StudyRecord:
     """Typed records out of an open Optuna study."""
     attributes = study.user_attrs
+    objectives = _objectives(study)
     return StudyRecord(
         name=study.study_name,
-        direction="minimize" if study.direction == optuna.study.StudyDirection.MINIMIZE else "maximize",
+        direction=_direction_of_curves(objectives, attributes.get(PRUNED_ON)),
         trials=tuple(record(trial) for trial in study.get_trials(deepcopy=False)),
         spec=attributes.get(SPEC, {}),
         rejections=attributes.get(REJECTIONS, {}),
@@ -255,17 +173,31 @@ def read(study: optuna.Study) -> StudyRecord:
         knowledge=tuple(attributes.get(KNOWLEDGE, ())),
         carried=tuple(point for chunk in _by_budget(attributes, CARRIED_PREFIX).values() for point in chunk),
         let_go=attributes.get(LET_GO, {}),
+        objectives=objectives if len(objectives) > 1 else (),
     )
+
+
+def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
+    names = study.metric_names or [f"objective {index}" for index, _ in enumerate(study.directions, start=1)]
+    return tuple(
+        Objective(name, "minimize" if direction == optuna.study.StudyDirection.MINIMIZE else "maximize")
+        for name, direction in zip(names, study.directions, strict=True)
+    )
+
+
+def _direction_of_curves(objectives: Sequence[Objective], pruned_on: str | None) -> Direction:
+    return next((one.direction for one in objectives if one.name == pruned_on), objectives[0].direction)
 
 
 def record(trial: FrozenTrial) -> TrialRecord:
     """One Optuna trial as a record."""
     attributes = trial.user_attrs
     cause = attributes.get(CAUSE)
+    values = tuple(trial.values or ()) if trial.state == TrialState.COMPLETE else ()
     return TrialRecord(
         number=trial.number,
         state=_STATES[trial.state],
-        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        value=values[0] if len(values) == 1 else None,
         params=dict(trial.params),
         config=attributes.get(CONFIG, dict(trial.params)),
         provenance=attributes.get(PROVENANCE, "sampler"),
@@ -274,12 +206,13 @@ def record(trial: FrozenTrial) -> TrialRecord:
         message=attributes.get(MESSAGE, ""),
         seed=attributes.get(SEED, 0),
         metrics=attributes.get(FINAL_METRICS, {}),
-        curve=dict(sorted(trial.intermediate_values.items())),
+        curve=dict(sorted(trial.intermediate_values.items())) or _by_budget(attributes, CURVE_PREFIX),
         history=_by_budget(attributes, HISTORY_PREFIX),
         images=_by_budget(attributes, IMAGES_PREFIX),
         seconds=attributes.get(SECONDS, 0.0),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
+        values=values,
     )
 
 

@@ -1,0 +1,196 @@
+"""What every reader of a study sees: typed records of it and of its trials, and what is best among them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from trainables.protocol import Cause
+from tune_lora import pareto as geometry
+
+Direction = Literal["minimize", "maximize"]
+State = Literal["complete", "pruned", "failed", "running", "waiting"]
+
+CLOCK = ("train_seconds", "train_seconds_per_epoch")
+"""Metrics that every trainer has, because the study measures them: training time over all restarts, known at the end
+of a trial."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One of several things a study is about: a metric and which way is better."""
+
+    name: str
+    direction: Direction = "minimize"
+
+    def loss(self, value: float) -> float:
+        """The value so that lower is better."""
+        return value if self.direction == "minimize" else -value
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as every reader sees it.
+
+    `value` is the final score of a completed trial; None otherwise, and where the study has several objectives: their
+    values are in `values` (one an objective; empty unless completed). `params` are the sampled values, `config` all
+    resolved ones (derived and fixed included; equal to `params` plus what a prior set outside the space). `curve` maps
+    budget to the score that the scheduler saw there; `history` maps budget to all metrics of that report. `images` maps
+    budget to labelled paths relative to the study's folder. `seconds` is training time.
+    """
+
+    number: int
+    state: State
+    value: float | None
+    params: Mapping[str, Any]
+    config: Mapping[str, Any]
+    provenance: str = "sampler"
+    notes: tuple[str, ...] = ()
+    cause: Cause | None = None
+    message: str = ""
+    seed: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: Mapping[int, float] = field(default_factory=dict)
+    history: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    images: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    seconds: float = 0.0
+    started: dt.datetime | None = None
+    finished: dt.datetime | None = None
+    values: tuple[float, ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts towards the study's total: it ended, and not through the infrastructure."""
+        return self.state in ("complete", "pruned", "failed") and self.cause is not Cause.INFRASTRUCTURE
+
+    @property
+    def last_budget(self) -> int:
+        """Budget of the newest report; 0 before the first."""
+        return max(self.history, default=0)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study and all its trials, in order of their numbers.
+
+    `direction` is that of the score which schedulers see. `objectives` are there where a study has several, and empty
+    where it has one. `score_name` is what its values are called.
+    """
+
+    name: str
+    direction: Direction
+    trials: tuple[TrialRecord, ...]
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    rejections: Mapping[str, int] = field(default_factory=dict)
+    stop_reason: str = ""
+    baseline: Mapping[str, float] = field(default_factory=dict)
+    base_images: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    verification: Mapping[str, Any] = field(default_factory=dict)
+    knowledge: tuple[Mapping[str, Any], ...] = ()
+    carried: tuple[Mapping[str, Any], ...] = ()
+    let_go: Mapping[str, str] = field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ()
+    score_name: str = "score"
+
+    @property
+    def has_several(self) -> bool:
+        """Whether the study has several objectives."""
+        return len(self.objectives) > 1
+
+    def ranked(self) -> list[TrialRecord]:
+        """Completed trials, best first; ties by number.
+
+        With several objectives: the Pareto front before the others, and within both the fairest trade first, which is
+        the trial nearest to the best of every objective at once (`tune_lora.pareto.distances`).
+        """
+        done = completed(self)
+        if not self.has_several:
+            sign = 1 if self.direction == "minimize" else -1
+            return sorted(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        far = dict(zip((trial.number for trial in done), geometry.distances(losses(self, done)), strict=True))
+        leading = {trial.number for trial in pareto(self)}
+        return sorted(done, key=lambda trial: (trial.number not in leading, far[trial.number], trial.number))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The completed trial with the best score; with several objectives the member of the Pareto front that is the
+        fairest trade between them (`ranked`).
+        """
+        return next(iter(self.ranked()), None)
+
+    def count(self, state: State) -> int:
+        """Number of trials in a state."""
+        return sum(trial.state == state for trial in self.trials)
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """Names that any trial sampled, in order of first appearance."""
+        return tuple(dict.fromkeys(name for trial in self.trials for name in trial.params))
+
+    def tried(self, trial: TrialRecord) -> dict[str, Any]:
+        """What a trial trained with, under the sampled names only.
+
+        A reference configuration may lie outside the space: such a value is in `config` but not in `params`, and still
+        is what was tried. A conditional parameter that the trial does not have is absent.
+        """
+        known = {**trial.config, **trial.params}
+        return {name: known[name] for name in self.parameter_names if name in known}
+
+    @property
+    def is_uncalibrated(self) -> bool:
+        """Whether the study says that its scores do not compare with the user's numbers."""
+        return self.calibration.get("calibrated") is False
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the present best is the trial that was evaluated again with other seeds and prompts."""
+        return self.best is not None and self.verification.get("trial") == self.best.number
+
+
+def completed(record: StudyRecord) -> list[TrialRecord]:
+    """The completed trials whose worth is known, by number."""
+    known = (trial for trial in record.trials if trial.state == "complete")
+    if record.has_several:
+        return [trial for trial in known if len(trial.values) == len(record.objectives)]
+    return [trial for trial in known if trial.value is not None]
+
+
+def losses(record: StudyRecord, trials: Sequence[TrialRecord]) -> list[tuple[float, ...]]:
+    """One point a completed trial, lower better in each objective."""
+    return [
+        tuple(objective.loss(value) for objective, value in zip(record.objectives, trial.values, strict=True))
+        for trial in trials
+    ]
+
+
+def pareto(record: StudyRecord) -> list[TrialRecord]:
+    """The Pareto front by number: the completed trials that no other one beats in an objective without losing in
+    another. Empty for a study with one objective.
+    """
+    if not record.has_several:
+        return []
+    done = completed(record)
+    return [done[index] for index in geometry.front(losses(record, done))]
+
+
+def for_objective(record: StudyRecord, index: int) -> StudyRecord:
+    """The study as if it were about one of its objectives: what draws and ranks single scores reads it as any other."""
+    objective = record.objectives[index]
+
+    def alone(trial: TrialRecord) -> TrialRecord:
+        value = trial.values[index] if trial.values else None
+        curve = {at: told[objective.name] for at, told in trial.history.items() if objective.name in told}
+        return replace(trial, value=value, values=() if value is None else (value,), curve=curve)
+
+    baseline = record.baseline.get(objective.name)
+    return replace(
+        record,
+        direction=objective.direction,
+        trials=tuple(alone(trial) for trial in record.trials),
+        baseline={} if baseline is None else {"score": baseline},
+        objectives=(),
+        score_name=objective.name,
+    )

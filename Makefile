@@ -33,7 +33,7 @@ bench: $(addprefix bench-,$(BENCHMARKS)) ## all benchmarks, then docs/benchmarks
 	$(BIN)/python -m benchmarks.render
 
 bench-search-deps: venv ## what `make bench-search` compares with and nothing else needs
-	$(BIN)/python -m pip install onnxruntime
+	$(BIN)/python -m pip install --no-build-isolation --editable ".[bench]"
 	$(BIN)/python -m pip install --no-deps $(SYNE_TUNE)
 
 bench-%: venv

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks import common
-from benchmarks.search import picture, plan, runs, tables
+from benchmarks.search import picture, plan, registry, runs, tables
 from benchmarks.search.catalogue import METHODS
 from benchmarks.search.figures import FIGURES
 from benchmarks.search.measures import Measures
@@ -22,7 +22,7 @@ def main() -> None:
     one = commands.add_parser("run", help="runs what is missing and keeps a row of each run")
     one.add_argument("--methods", nargs="+", choices=METHODS, required=True)
     one.add_argument("--variants", nargs="+", choices=VARIANTS, default=["plain"])
-    one.add_argument("--tasks", nargs="+", default=["development"], help="development, held-out, or ids")
+    one.add_argument("--tasks", nargs="+", default=["development"], help="development, held-out, registry, or names")
     one.add_argument("--seeds", type=_seeds, default=range(10, 20), help="such as 10-19; 0-9 are for designing")
     one.add_argument("--workers", type=int, default=4)
     one.add_argument("--budget", type=int, default=50, help="in full trainings")
@@ -58,7 +58,7 @@ def _tasks(told: list[str]) -> list[str]:
         return list(DEVELOPMENT)
     if told == ["held-out"]:
         return [name for name in all_tasks() if name not in DEVELOPMENT]
-    return told
+    return list(registry.names()) if told == ["registry"] else told
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ def _tpe(seed: int) -> optuna.samplers.TPESampler:
 
 
 METHODS: Mapping[str, Entry] = {
-    "random": Entry("random, full training", lambda task, seed: alone(task, optuna.samplers.RandomSampler(seed=seed))),
-    "tpe1": Entry("one-at-a-time TPE, full training", lambda task, seed: alone(task, _tpe(seed)), workers=1),
+    "random": Entry(
+        "random, full training", lambda task, seed: alone(task, seed, optuna.samplers.RandomSampler(seed=seed))
+    ),
+    "tpe1": Entry("one-at-a-time TPE, full training", lambda task, seed: alone(task, seed, _tpe(seed)), workers=1),
     "ray-1-4": Entry(
         "stock Ray: OptunaSearch + ASHA(grace 1, eta 4)", lambda task, seed: stock(task, seed, grace=1, eta=4)
     ),
@@ -47,14 +49,15 @@ METHODS: Mapping[str, Entry] = {
         lambda task, seed: stock(task, seed, grace=6, eta=3, sampler=_univariate(seed)),
     ),
     "optuna-median": Entry(
-        "Optuna: TPE + MedianPruner", lambda task, seed: alone(task, _tpe(seed), optuna.pruners.MedianPruner())
+        "Optuna: TPE + MedianPruner", lambda task, seed: alone(task, seed, _tpe(seed), optuna.pruners.MedianPruner())
     ),
     "optuna-hyperband": Entry(
-        "Optuna: TPE + HyperbandPruner", lambda task, seed: alone(task, _tpe(seed), optuna.pruners.HyperbandPruner())
+        "Optuna: TPE + HyperbandPruner",
+        lambda task, seed: alone(task, seed, _tpe(seed), optuna.pruners.HyperbandPruner()),
     ),
     "optuna-halving": Entry(
         "Optuna: TPE + SuccessiveHalvingPruner",
-        lambda task, seed: alone(task, _tpe(seed), optuna.pruners.SuccessiveHalvingPruner()),
+        lambda task, seed: alone(task, seed, _tpe(seed), optuna.pruners.SuccessiveHalvingPruner()),
     ),
     "syne-asha": Entry("Syne Tune: ASHA", syne.asha),
     "mobster": Entry("Syne Tune: MOBSTER, grace 6", lambda task, seed: syne.mobster(task, seed, grace=6)),

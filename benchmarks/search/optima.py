@@ -53,7 +53,7 @@ def optimum(task: str, allowed: Callable[[np.ndarray], np.ndarray] = everywhere)
 
 
 if __name__ == "__main__":
-    known = json.loads(OPTIMA.read_text("utf-8")) if OPTIMA.exists() else {}
+    known = json.loads(OPTIMA.read_text("utf-8"))
     variants = [name + ending for ending in REGIONS if ending for name in DEVELOPMENT]
     for name in sys.argv[1:] or (*DEVELOPMENT, *variants, *all_tasks()):
         if name not in known:

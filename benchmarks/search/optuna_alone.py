@@ -78,11 +78,18 @@ class OptunaMethod:
 
 
 def alone(
-    task: Task, sampler: optuna.samplers.BaseSampler, pruner: optuna.pruners.BasePruner | None = None, **how: Any
+    task: Task,
+    seed: int,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner | None = None,
+    **how: Any,
 ) -> OptunaMethod:
-    """Optuna with a sampler and a pruner; without one every trial is trained to the end."""
+    """Optuna with a sampler and a pruner; without one every trial is trained to the end. `how` goes to the method."""
     study = optuna.create_study(
-        direction="maximize", sampler=sampler, pruner=optuna.pruners.NopPruner() if pruner is None else pruner
+        study_name=f"seed {seed}",  # Hyperband assigns its brackets by it
+        direction="maximize",
+        sampler=sampler,
+        pruner=optuna.pruners.NopPruner() if pruner is None else pruner,
     )
     return OptunaMethod(study, task.space, **how)
 
@@ -98,4 +105,4 @@ def asha(grace: int, eta: float) -> ASHAScheduler:
 def refusing(task: Task, seed: int, refusal: Refusal) -> OptunaMethod:
     """Univariate TPE and ASHA(6, 3), where a suggestion that breaks a rule is drawn and thrown away."""
     sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
-    return alone(task, sampler, asha=asha(6, 3), refusal=refusal)
+    return alone(task, seed, sampler, asha=asha(6, 3), refusal=refusal)

@@ -62,7 +62,8 @@ def _mean_and_error(rows: BY_TASK, budgets: np.ndarray) -> tuple[np.ndarray, np.
 
 def _label(axes: Axes, ends: Sequence[tuple[float, float, str]], last: int) -> None:
     """Names at the right, moved apart where lines end close to each other; thin lines lead to them."""
-    places, least = [], 0.0
+    places: list[tuple[float, float, str, float]] = []
+    least = 0.0
     for x, y, method in sorted(ends, key=lambda end: end[1]):
         height = max(np.log(y), least) if places else np.log(y)
         places.append((x, y, method, height))

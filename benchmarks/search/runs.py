@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks.search import registry
 from benchmarks.search.catalogue import METHODS
 from benchmarks.search.simulator import Method, Start, Timeline, Verdict, simulate
 from benchmarks.search.tasks import Task, lcbench
@@ -94,7 +95,8 @@ class _Timed:
 def run(key: Key) -> Row:
     """Runs a method once, the task and everything drawn from the key's seed."""
     began = time.perf_counter()
-    task = VARIANTS[key.variant](lcbench(key.task), key.seed)
+    known = registry.task(key.task) if key.task in registry.names() else lcbench(key.task)
+    task = VARIANTS[key.variant](known, key.seed)
     method = METHODS[key.method].build(task, key.seed)
     timed = _Timed(method)
     timeline = simulate(timed, task, workers=key.told_workers, budget=key.budget, seed=key.seed)

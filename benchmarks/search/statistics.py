@@ -35,12 +35,14 @@ def common(*values: Mapping[tuple[str, int], object]) -> tuple[list[str], list[i
     return tasks, whole if tasks else []
 
 
-def table(values: Mapping[tuple[str, int], Sequence[float]], tasks: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
+def table(
+    values: Mapping[tuple[str, int], float | np.ndarray], tasks: Sequence[str], seeds: Sequence[int]
+) -> np.ndarray:
     """Values as an array, shape (tasks, seeds, length of a value)."""
     return np.array([[np.atleast_1d(values[task, seed]) for seed in seeds] for task in tasks], float)
 
 
-def estimate(statistic: Callable[..., float], *arrays: np.ndarray, draws: int = DRAWS, seed: int = 0) -> Estimate:
+def estimate(statistic: Callable[..., float], *arrays: np.ndarray, seed: int = 0) -> Estimate:
     """A statistic of arrays of shape (tasks, seeds, ...), which are paired, with its percentile bootstrap interval.
 
     Tasks are drawn with replacement and, within each, seeds: runs of one task are alike, so an interval over runs as if
@@ -48,8 +50,8 @@ def estimate(statistic: Callable[..., float], *arrays: np.ndarray, draws: int = 
     """
     n_tasks, n_seeds = arrays[0].shape[:2]
     rng, found = np.random.default_rng(seed), []
-    for _ in range(draws):
-        rows = rng.integers(n_tasks, size=n_tasks)[:, None]
+    for _ in range(DRAWS):
+        rows = rng.integers(n_tasks, size=(n_tasks, 1))
         columns = rng.integers(n_seeds, size=(n_tasks, n_seeds))
         found.append(statistic(*(_flat(one[rows, columns]) for one in arrays)))
     low, high = np.percentile(found, (2.5, 97.5), method="nearest")

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.search.catalogue import METHODS
 from benchmarks.search.measures import Measures
 from benchmarks.search.plan import COMPARED, HELD_OUT, OURS, Group
@@ -96,7 +98,7 @@ def _held_out(found: Measures) -> Iterator[str]:
         mine = {(key.task, key.seed): row for key, row in rows.items() if key.method == method}
         tasks, seeds = sorted({task for task, _ in mine}), sorted({seed for _, seed in mine})
         if mine and len(mine) == len(tasks) * len(seeds):
-            at = {place: [row.regret(few), row.regret(last)] for place, row in mine.items()}
+            at = {place: np.array([row.regret(few), row.regret(last)]) for place, row in mine.items()}
             values = table(at, tasks, seeds)
             cells = [_cell(estimate(mean, values[:, :, place])) for place in (0, 1)]
             yield f"| {METHODS[method].label} | {' | '.join(cells)} | {len(mine)} |"

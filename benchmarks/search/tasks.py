@@ -38,7 +38,7 @@ SPACE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Task:
-    """Learning curves of one problem. `curves` maps (n, 7) inputs to (n, epochs) scores, higher is better.
+    """Learning curves of one problem. `curves` maps (n, d) `inputs` to (n, epochs) scores, higher is better.
 
     `best` is the best final score known, `median` that of random configurations: regret is 0 at one and 1 at the other.
     `change` alters a curve as it is seen (noise, failures), given the configuration.
@@ -51,12 +51,13 @@ class Task:
     median: float
     epochs: int = EPOCHS
     change: Curve | None = None
+    inputs: tuple[str, ...] = INPUTS
 
     def train(self, params: Mapping[str, Any]) -> tuple[np.ndarray, float]:
         """Scores as they are seen, by epoch, shape (epochs,), and the final score that counts. From the first NaN on
         the trial has failed.
         """
-        found = self.curves(np.array([[params[name] for name in INPUTS]], float))[0]
+        found = self.curves(np.array([[params[name] for name in self.inputs]], float))[0]
         return (found if self.change is None else self.change(params, found)), float(found[-1])
 
     def curve(self, params: Mapping[str, Any]) -> np.ndarray:
@@ -116,8 +117,7 @@ def final_scores(task: str, inputs: np.ndarray) -> np.ndarray:
 
 def all_tasks() -> Sequence[str]:
     """Ids of the tasks of the benchmark, the development ones included."""
-    listed = json.loads((_folder() / "config_space.json").read_text("utf-8"))["hyperparameters"]
-    return tuple(next(one["choices"] for one in listed if one["name"] == "OpenML_task_id"))
+    return tuple(name for name in json.loads(OPTIMA.read_text("utf-8")) if name.isdigit())
 
 
 def _folder() -> Path:

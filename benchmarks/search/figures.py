@@ -13,8 +13,9 @@ from benchmarks.search.runs import Row
 from benchmarks.search.statistics import Estimate
 
 ABOUT = (
-    "LCBench tasks {tasks}, seeds {seeds}, 4 workers unless said; regret 0 is the best final score known, 1 the median "
-    "of random configurations; K is the budget in full trainings; intervals are 95%, bootstrapped over tasks and seeds"
+    "LCBench tasks {tasks}, seeds {seeds} (MOBSTER {slow}), 4 workers unless said; regret 0 is the best final score "
+    "known, 1 the median of random configurations; K is the budget in full trainings; intervals are 95%, bootstrapped "
+    "over tasks and seeds"
 )
 SHARE = "wall time to the regret that one-at-a-time TPE has at K={all}, as a share of TPE's"
 
@@ -36,7 +37,8 @@ class Figure:
         note = self.note.format(few=plan.few, all=plan.all)
         runs = 0 if found is None else found.n
         if found is not None:
-            note += f": {found}; {ABOUT.format(tasks=', '.join(plan.tasks), seeds=_span(plan.seeds))}"
+            seeds, slow = _span(plan.seeds), _span(plan.slow_seeds)
+            note += f": {found}; {ABOUT.format(tasks=', '.join(plan.tasks), seeds=seeds, slow=slow)}"
         measured = None if found is None else told(self.part(found))
         return result(self.name, measured=measured, goal=self.goal, unit=self.unit, runs=runs, note=note)
 

@@ -70,7 +70,9 @@ def _label(axes: Axes, ends: Sequence[tuple[float, float, str]], last: int) -> N
         least = height + 0.115
     for x, y, method, height in places:
         shown = float(np.exp(height))
-        axes.plot((x, last * 1.015), (y, shown), color=COLORS[method], lw=0.6, alpha=0.7, clip_on=False)
+        axes.plot(
+            (x, last * 1.015), (y, shown), color=COLORS[method], lw=0.6, ls=":" if x < last else "-", clip_on=False
+        )
         label = METHODS[method].label.replace("`", "")
         weight = "bold" if method in OURS else "normal"
         axes.text(last * 1.02, shown, label, color=COLORS[method], va="center", fontsize=7.5, weight=weight)

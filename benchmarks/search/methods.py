@@ -80,6 +80,19 @@ class RayMethod:
         self.searcher.on_trial_complete(trial.trial_id, result=result)
 
 
+class Ours(RayMethod):
+    """tune-lora's searcher, whose stored study says what became of every suggestion."""
+
+    def __init__(self, study: optuna.Study, searcher: StudySearcher, scheduler: TrialScheduler) -> None:
+        super().__init__(searcher, scheduler, lambda config: config["params"], _our_result)
+        self._study = study
+
+    @property
+    def wasted(self) -> int:
+        """Stored trials that never began."""
+        return len(self._study.get_trials(deepcopy=False)) - len(self._trials)
+
+
 def ours(
     task: Task,
     seed: int,
@@ -91,7 +104,7 @@ def ours(
     scheduler: str = "asha",
     n_startup_trials: int = 10,
     **settings: Any,
-) -> RayMethod:
+) -> Ours:
     """tune-lora's searcher and scheduler, as `tune_lora.tuning` puts them together."""
     study = optuna.create_study(direction="maximize")
     searcher = StudySearcher(
@@ -99,7 +112,7 @@ def ours(
         n_startup_trials=n_startup_trials, trial_folder=lambda number: Path("lab/trials") / str(number), **settings,
     )  # fmt: skip
     built = schedulers.build(scheduler, direction="maximize", grace=grace, eta=eta, max_budget=EPOCHS)
-    return RayMethod(searcher, built, lambda config: config["params"], _our_result)
+    return Ours(study, searcher, built)
 
 
 def _our_result(epoch: int, score: float, final: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 
 from search_spaces.grid import GridOfSpace
 from search_spaces.masked_tpe import MaskedTPE
+from search_spaces.predictive import Horizon, PredictiveSampler
 from search_spaces.sampler import FeasibleSampler, Repair
 from search_spaces.space import Space
 from tune_lora.errors import InputError, nearest
@@ -22,18 +23,20 @@ __all__ = ["SAMPLERS", "FeasibleSampler", "SamplerKind", "feasible_sampler", "sa
 
 @dataclass(frozen=True)
 class SamplerKind:
-    """One named sampler. `build` makes it from (space, seed, n_startup_trials).
+    """One named sampler. `build` makes it from (space, seed, n_startup_trials), with `predicts` from the horizon of
+    trials as well.
 
     `also` are Optuna's class names, which are understood as well. With `reseed` it is built anew for each trial, which
     makes a continued study draw what an uninterrupted one would have: for samplers that hold nothing but a seed.
     `needs` is a package that Optuna imports only when it draws.
     """
 
-    build: Callable[[Space, int, int], BaseSampler]
+    build: Callable[..., BaseSampler]
     also: tuple[str, ...]
     reseed: bool = True
     needs: str | None = None
     repair: Repair = "nearest"
+    predicts: bool = False
 
 
 def _tpe(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
@@ -50,6 +53,11 @@ def _gp(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
     return optuna.samplers.GPSampler(seed=seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False)
 
 
+def _nsgaii(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
+    # Its first generation is drawn uniformly, as the start-up of other samplers is. Optuna's 50 would be a whole study.
+    return optuna.samplers.NSGAIISampler(population_size=max(2, n_startup_trials), seed=seed)
+
+
 def _qmc(_: Space, seed: int, __: int) -> BaseSampler:
     with warnings.catch_warnings():  # that its interface may change is for this file to mind, not for its user
         warnings.simplefilter("ignore", ExperimentalWarning)
@@ -59,11 +67,12 @@ def _qmc(_: Space, seed: int, __: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, SamplerKind] = {
+    "auto": SamplerKind(PredictiveSampler, (), predicts=True),
     "tpe": SamplerKind(_tpe, ("TPESampler",)),
     "random": SamplerKind(lambda _, seed, __: optuna.samplers.RandomSampler(seed), ("RandomSampler",)),
     "cmaes": SamplerKind(_cmaes, ("CmaEsSampler",), needs="cmaes"),
     "gp": SamplerKind(_gp, ("GPSampler",), reseed=False, needs="torch"),
-    "nsgaii": SamplerKind(lambda _, seed, __: optuna.samplers.NSGAIISampler(seed=seed), ("NSGAIISampler",)),
+    "nsgaii": SamplerKind(_nsgaii, ("NSGAIISampler",)),
     "qmc": SamplerKind(_qmc, ("QMCSampler",), reseed=False, repair="rescaled"),
     "grid": SamplerKind(
         lambda space, seed, _: GridOfSpace(space, seed), ("GridSampler", "BruteForceSampler"), reseed=False
@@ -85,8 +94,17 @@ def sampler_name(name: str) -> str:
     return known[name]
 
 
-def feasible_sampler(space: Space, name: str = "tpe", *, seed: int = 0, n_startup_trials: int = 10) -> FeasibleSampler:
+def feasible_sampler(
+    space: Space,
+    name: str = "tpe",
+    *,
+    seed: int = 0,
+    n_startup_trials: int = 10,
+    horizon: Horizon | None = None,
+) -> FeasibleSampler:
     """A named sampler that keeps a space's rules.
+
+    `horizon` gives a trial's longest budget from its parameters, for samplers that predict what it ends with.
 
     Raises:
         InputError: no such sampler, or a package that it needs is not installed.
@@ -97,9 +115,10 @@ def feasible_sampler(space: Space, name: str = "tpe", *, seed: int = 0, n_startu
         raise InputError(
             f"sampler: {short} needs the package {kind.needs}, which is not installed (pip install {kind.needs})"
         )
+    more = {"horizon": horizon} if kind.predicts else {}
     return FeasibleSampler(
         space,
-        lambda seed: kind.build(space, seed, n_startup_trials),
+        lambda seed: kind.build(space, seed, n_startup_trials, **more),
         seed=seed,
         reseed=kind.reseed,
         n_startup_trials=n_startup_trials,

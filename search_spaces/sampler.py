@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
@@ -78,6 +78,15 @@ class FeasibleSampler(BaseSampler):
     def exhausted(self, study: Study) -> bool:
         """Whether there is nothing left to try: only ever of a grid."""
         return isinstance(self._shared, GridOfSpace) and self._shared.exhausted(study)
+
+    def marks(self, study: Study) -> dict[str, Any] | None:
+        """What a genetic sampler would have written on the next completed trial, for one that it did not draw itself:
+        its generation. Without it a study that is continued would begin at the first generation again.
+        """
+        if not isinstance(self._shared, BaseGASampler) or self._shared.population_size is None:
+            return None
+        completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        return {self._shared._get_generation_key(): completed // self._shared.population_size}
 
     def reseed_rng(self) -> None:
         """Gives the wrapped sampler another seed; Optuna asks for it when it copies samplers between threads."""

@@ -14,8 +14,10 @@ from pathlib import Path
 
 from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
 
-METRICS = ("score", "val_loss")
+METRICS = ("score", "val_loss", "cost")
 """What each report holds."""
+RANK = 16
+"""The rank at which an epoch costs 1."""
 _STATE = "curve.json"
 
 
@@ -23,8 +25,11 @@ _STATE = "curve.json"
 class Curve:
     """A score that falls towards an asymptote, the lower the nearer the learning rate is to `best_rate` (in decades).
 
-    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise. Above `nan_above` the loss is NaN at the second epoch; above
-    `crash_above` the trainer has a bug. `seconds` is slept each epoch.
+    score(b) = 0.1 + distance^2 + exp(-b / 3) + noise, and cost(b) = b. A configuration with a `network_dim` trades the
+    one for the other: 0.5 / dim is added to its score, and its epochs cost dim / 16 each.
+
+    Above `nan_above` the loss is NaN at the second epoch; above `crash_above` the trainer has a bug. `seconds` is slept
+    each epoch.
     """
 
     best_rate: float = 1e-3
@@ -54,11 +59,11 @@ class Curve:
                 raise TrialFailure(Cause.NAN_LOSS, f"loss is nan at epoch {epoch}")
             distance = math.log10(rate / self.best_rate)
             noise = random.Random(f"{context.seed}:{epoch}").gauss(0, self.noise)
-            score = 0.1 + distance**2 + math.exp(-epoch / 3) + noise
+            rank = context.params.get("network_dim")
+            score = 0.1 + distance**2 + math.exp(-epoch / 3) + (0.5 / rank if rank else 0) + noise
+            metrics = {"score": score, "val_loss": score, "cost": epoch * (rank or RANK) / RANK}
             final = epoch == self.horizon(context.params)
-            yield Report(
-                epoch, {"score": score, "val_loss": score}, functools.partial(_write, epoch=epoch), final=final
-            )
+            yield Report(epoch, metrics, functools.partial(_write, epoch=epoch), final=final)
 
 
 def _done(folder: Path | None) -> int:

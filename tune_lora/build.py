@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from trainables.lora.paths import cache_folder, resolve_base
 from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import Knowledge, gather
+from tune_lora.records import CLOCK
 from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
 
 METRICS = {"diffusion_lora": diffusion_lora.METRICS, "curve": curve.METRICS}
-"""What each trainer measures; a study is about one of them."""
+"""What each trainer measures; a study is about one of them, or several."""
+MANY = ("tpe", "nsgaii", "gp", "random", "grid", "qmc")
+"""Samplers that can search for several objectives."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,9 @@ def plan(spec: StudySpec) -> Plan:
     if isinstance(trainer, DiffusionLora):
         _collect(mistakes, lambda: resolve_base(spec.base))
         _collect(mistakes, lambda: load_dataset(trainer))
-    known = METRICS[spec.trainer]
-    if spec.objective.metric not in known:
-        mistakes.append(f"objective.metric: got {spec.objective.metric!r}; {nearest(spec.objective.metric, known)}")
+    mistakes.extend(_unmeasured(spec))
+    if spec.objective.several:
+        mistakes.extend(_for_one_objective_only(spec))
     for name in ("clip", "lpips"):
         path = getattr(spec.evaluation, name)
         if path and not Path(path).exists():
@@ -59,7 +62,32 @@ def plan(spec: StudySpec) -> Plan:
     if mistakes:
         raise InputErrors(mistakes)
     assert space is not None  # no mistake was found, so it is there
+    if spec.objective.several:  # what the space holds of past results is one score each
+        knowledge = replace(knowledge, sources=tuple(source for source in knowledge.sources if not source.told))
     return Plan(spec, space, trainer, knowledge)
+
+
+def _unmeasured(spec: StudySpec) -> Iterable[str]:
+    objective, known = spec.objective, METRICS[spec.trainer]
+    if not objective.several and objective.metric not in known:
+        yield f"objective.metric: got {objective.metric!r}; {nearest(objective.metric, known)}"
+    for index, one in enumerate(objective.several):
+        if one.name not in (*known, *CLOCK):
+            yield f"objective.metrics.{index}: got {one.name!r}; {nearest(one.name, (*known, *CLOCK))}"
+
+
+def _for_one_objective_only(spec: StudySpec) -> Iterable[str]:
+    """Settings that mean nothing where a study has several objectives."""
+    count = f"but the study has {len(spec.objective.several)} objectives"
+    if spec.search.sampler not in MANY:
+        yield f"search.sampler: got {spec.search.sampler}, {count}; must be one of {', '.join(MANY)}"
+    if spec.budget.target is not None:
+        yield f"budget.target: got {spec.budget.target:g}, {count}; must be left out (plateau, time and trials stop it)"
+    if spec.search.observations is not None:
+        yield f"search.observations: hold one value a trial, {count}; must be left out (start_with trains them again)"
+    for index, earlier in enumerate(spec.search.warm_start):
+        if earlier.use != "priors":
+            yield f"search.warm_start.{index}.use: got {earlier.use}, {count}; must be priors, which trains them again"
 
 
 def space_of(spec: StudySpec) -> Space:

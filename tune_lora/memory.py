@@ -2,8 +2,10 @@
 
 The stored study says what happened. Samplers ignore trials that Optuna calls FAIL, so a configuration that explodes
 would teach them nothing. Here it is PRUNED without a value, which is the worst a trial can be. The infrastructure's
-failures and bugs stay FAIL. Past results that were carried into the study are told here only, and nothing is read from
-disk while a value is drawn.
+failures and bugs stay FAIL. With several objectives a pruned trial has no value either: one scalar of a trial that was
+cut off says nothing about its place among the others in all objectives. TPE counts it among those that are not good;
+NSGA-II and the GP learn from completed trials only. Past results that were carried into the study are told here only,
+and nothing is read from disk while a value is drawn.
 """
 
 from __future__ import annotations
@@ -25,27 +27,33 @@ Carried = Callable[[Sequence[FrozenTrial]], Sequence[tuple[Mapping[str, Any], fl
 
 
 class Memory:
-    """The sampler with all that it has been told. `direction` is Optuna's. `carried` are past results (default: those
-    that the space holds)."""
+    """The sampler with all that it has been told. `direction` is Optuna's, one an objective. `carried` are past results
+    (default: those that the space holds)."""
 
     def __init__(
         self,
         space: Space,
         sampler: FeasibleSampler,
-        direction: store.Direction,
+        direction: store.Direction | Sequence[store.Direction],
         carried: Carried | None = None,
     ) -> None:
-        self._space, self._sampler, self._direction = space, sampler, direction
+        self._space, self._sampler = space, sampler
+        self._directions = [direction] if isinstance(direction, str) else list(direction)
         self._carried = carried or _held_by(space)
         self._begin(self._carried(()))
 
     def _begin(self, carried: Sequence[tuple[Mapping[str, Any], float]]) -> None:
         self._told = list(carried)
-        self._study = optuna.create_study(direction=self._direction, sampler=self._sampler)
+        self._study = optuna.create_study(directions=self._directions, sampler=self._sampler)
         self._running: dict[int, Trial] = {}
         self._known: set[int] = set()
         for params, value in self._told:
-            self._study.add_trial(self._finished(params, TrialState.COMPLETE, value, {}))
+            self._study.add_trial(self._finished(params, TrialState.COMPLETE, [value], {}))
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the sampler has nothing left to draw: only ever a grid."""
+        return self._sampler.exhausted(self._study)
 
     def draw(self) -> tuple[dict[str, Any], Trial]:
         """Parameters for the next trial; `bind` says what became of them."""
@@ -86,29 +94,29 @@ class Memory:
         if trial.state == TrialState.RUNNING:
             self.bind(trial.number, self.adopt(self._space.within(trial.params)))
             return
-        state, value, curve = as_told(trial)
-        self._study.add_trial(self._finished(trial.params, state, value, curve))
+        self._study.add_trial(self._finished(trial.params, *as_told(trial)))
         self._known.add(trial.number)
 
     def _finish(self, trial: FrozenTrial) -> None:
         if not trial.state.is_finished():
             return
-        state, value, curve = as_told(trial)
+        state, values, curve = as_told(trial)
         mine = self._running.pop(trial.number)
         for budget, score in curve.items():
             mine.report(score, budget)
-        self._study.tell(mine, value, state)
+        self._study.tell(mine, values, state)
 
     def _finished(
-        self, params: Mapping[str, Any], state: TrialState, value: float | None, curve: Mapping[int, float]
+        self, params: Mapping[str, Any], state: TrialState, values: list[float] | None, curve: Mapping[int, float]
     ) -> FrozenTrial:
         within, distributions = self._space.within(params), self._space.distributions()
         return create_trial(
             state=state,
-            value=value,
+            values=values,
             params=within,
             distributions={name: distributions[name] for name in within},
             intermediate_values=dict(curve),
+            system_attrs=self._sampler.marks(self._study) if state == TrialState.COMPLETE else None,
         )
 
 
@@ -118,10 +126,10 @@ def _held_by(space: Space) -> Carried:
     return lambda _: told
 
 
-def as_told(trial: FrozenTrial) -> tuple[TrialState, float | None, dict[int, float]]:
-    """State, value and intermediate values of a finished trial as a sampler is told them."""
+def as_told(trial: FrozenTrial) -> tuple[TrialState, list[float] | None, dict[int, float]]:
+    """State, values and intermediate values of a finished trial as a sampler is told them."""
     if trial.state == TrialState.COMPLETE:
-        return TrialState.COMPLETE, trial.value, dict(trial.intermediate_values)
+        return TrialState.COMPLETE, trial.values, dict(trial.intermediate_values)
     if trial.state == TrialState.PRUNED:
         return TrialState.PRUNED, None, dict(trial.intermediate_values)
     cause = trial.user_attrs.get(store.CAUSE)

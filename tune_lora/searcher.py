@@ -18,6 +18,7 @@ from trainables.protocol import Cause
 from tune_lora import agenda, store
 from tune_lora.knowledge import Advice, Knowledge, Reference
 from tune_lora.memory import Memory
+from tune_lora.records import Objective
 from tune_lora.refusals import Refusals
 from tune_lora.store import StudyRecord, TrialRecord
 from tune_lora.trial_log import Result, TrialLog, create, ending
@@ -35,7 +36,10 @@ class StudySearcher(Searcher):
     `stop` gives a reason, or after three crashes or ten lost workers in a row; trials that run are then left to finish.
     After `interrupt` running trials stay RUNNING in the store, to be continued by the next searcher on the study.
 
-    The stored study is the truth; nothing here needs to be saved. `direction` is ``minimize`` or ``maximize``.
+    The study ends as well when a grid has no point left, once nothing runs that might have to be run again.
+
+    The stored study is the truth; nothing here needs to be saved. `direction` is ``minimize`` or ``maximize``, that of
+    the score. `objectives` are given where the study has several: the last report's metrics that its values are.
     `trial_folder` maps a number to ``<study>/trials/<number>``. `decide_at` are the budgets at which a scheduler
     decides. `retries` limits how often a trial is run again after the infrastructure ended it. `knowledge` is what the
     study starts with (default: what the space holds); with `guarded`, past results that mislead are let go.
@@ -47,6 +51,7 @@ class StudySearcher(Searcher):
         space: Space,
         *,
         direction: store.Direction,
+        objectives: Sequence[Objective] = (),
         n_trials_total: int,
         trial_folder: Callable[[int], Path],
         sampler: str = "tpe",
@@ -63,9 +68,11 @@ class StudySearcher(Searcher):
         self._folder, self._decide_at, self._stop, self._retries = trial_folder, tuple(decide_at), stop, retries
         self._seed, knowledge = seed, Knowledge.of(space, direction) if knowledge is None else knowledge
         self._sampler = feasible_sampler(space, sampler, seed=seed, n_startup_trials=n_startup_trials)
+        directions = [objective.direction for objective in objectives] or [direction]
         self._memory = Memory(
-            space, self._sampler, direction, Advice(study, space, knowledge, direction, guarded=guarded)
+            space, self._sampler, directions, Advice(study, space, knowledge, direction, guarded=guarded)
         )
+        self._objectives = tuple(objective.name for objective in objectives)
         self._refusals = Refusals(study)
         self._live: dict[str, TrialLog] = {}
         self._counted, self._crashes, self._losses, self._crash = 0, 0, 0, ""
@@ -94,8 +101,14 @@ class StudySearcher(Searcher):
         if self._counted + len(self._live) >= self._total:
             return None
         log = self._next(trial_id, record)
+        if log is None:
+            return None if self._live else self._end("grid: every point that keeps the rules has been tried")
         self._live[trial_id] = log
         return self._configuration(log)
+
+    def _end(self, reason: str) -> str:
+        self._finish(reason)
+        return str(Searcher.FINISHED)
 
     def _go_on(self, tune_id: str) -> dict[str, Any]:
         stored = self._study.get_trials(deepcopy=False)
@@ -104,13 +117,15 @@ class StudySearcher(Searcher):
         log.rename(tune_id)
         return self._configuration(log)
 
-    def _next(self, tune_id: str, record: StudyRecord) -> TrialLog:
+    def _next(self, tune_id: str, record: StudyRecord) -> TrialLog | None:
         stored = self._study.get_trials(deepcopy=False)
         self._memory.learn(stored)
         if due := agenda.retries_due(record.trials, self._retries):
             return self._retry(tune_id, due[0])
         if references := agenda.references_due(self._references, record.trials):
             return self._refer(tune_id, references[0])
+        if self._memory.is_exhausted:
+            return None
         params, drawn = self._memory.draw()
         self._refusals.count(self._sampler.rejected)
         return self._begin(
@@ -219,7 +234,8 @@ class StudySearcher(Searcher):
         ended = error or last.final or last.cause is not None
         if not ended and (self.interrupted or not result):
             return
-        cause, message = ending(last, error)
+        last = log.clocked(last) if self._objectives and last.final else last
+        cause, message = ending(last, error, self._objectives)
         self._counted += cause is not Cause.INFRASTRUCTURE
         self._crashes = self._crashes + 1 if cause is Cause.CRASH else 0
         self._losses = self._losses + 1 if cause is Cause.INFRASTRUCTURE else 0
@@ -227,7 +243,7 @@ class StudySearcher(Searcher):
         if cause is not None:
             log.fail(cause, message, last.metrics)
         elif last.final and last.score is not None:
-            log.complete(last.score, last.metrics)
+            log.complete([last.metrics[name] for name in self._objectives] or [last.score], last.metrics)
         else:
             log.prune()
 

@@ -6,7 +6,6 @@ with the nearest right one.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,11 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from tune_lora.errors import InputError, InputErrors, nearest
+from tune_lora.objective_spec import ObjectiveSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
 
-WEIGHTS = ("style", "lpips", "clip", "identity", "failures")
-TARGETS = ("brightness", "contrast", "diversity", "clip", "saturation")
 DEMO_CHARACTER = "demo-character"
 
 
@@ -47,37 +45,6 @@ class DatasetSpec(_Closed):
     def settings(self) -> dict[str, Any]:
         """What was said about how the images are shown."""
         return self.model_dump(exclude_none=True, exclude={"path", "held_out_share"})
-
-
-class ObjectiveSpec(_Closed):
-    """What is best. `weights` are those of the score; `targets` is ``reference``, ``spec``, or numbers by name."""
-
-    metric: str = "score"
-    direction: Literal["minimize", "maximize"] = "minimize"
-    weights: dict[str, float] = Field(default_factory=dict)
-    targets: str | dict[str, float] | None = None
-
-    @field_validator("weights")
-    @classmethod
-    def weights_are_known_and_not_negative(cls, value: dict[str, float]) -> dict[str, float]:
-        for name, weight in value.items():
-            if name not in WEIGHTS:
-                raise ValueError(f"unknown weight {name!r}; {nearest(name, WEIGHTS)}")
-            if not 0 <= weight < math.inf:
-                raise ValueError(f"weight {name} is {weight}; must be 0 or more, and finite")
-        return value
-
-    @field_validator("targets")
-    @classmethod
-    def targets_are_known(cls, value: str | dict[str, float] | None) -> str | dict[str, float] | None:
-        if isinstance(value, str) and value not in ("reference", "spec"):
-            raise ValueError(f"got {value!r}; must be reference, spec, or numbers by name")
-        for name, number in value.items() if isinstance(value, dict) else ():
-            if name not in TARGETS:
-                raise ValueError(f"unknown target {name!r}; {nearest(name, TARGETS)}")
-            if not -1 <= number <= 1:
-                raise ValueError(f"target {name} is {number}; must be a number from -1 to 1")
-        return value
 
 
 class EvaluationSpec(_Closed):
@@ -213,7 +180,7 @@ def _without_needless_nulls(model: BaseModel, dumped: Mapping[str, Any]) -> dict
     """Leaves out nulls that say nothing. One in place of a default (`plateau`: never) is what the user chose."""
     kept: dict[str, Any] = {}
     for name, field in type(model).model_fields.items():
-        if dumped[name] is None and field.default is None:
+        if name not in dumped or (dumped[name] is None and field.default is None):
             continue
         inner = getattr(model, name)
         kept[name] = _without_needless_nulls(inner, dumped[name]) if isinstance(inner, BaseModel) else dumped[name]
@@ -362,9 +329,16 @@ def _keys_at(parts: list[str]) -> list[str]:
     model: type[BaseModel] = StudySpec
     for part in (part for part in parts if not part.isdigit()):  # an entry of a list
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        candidates = [annotation, *get_args(annotation)]
-        inner = next((item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel)), None)
+        inner = next((item for item in _types_in(annotation) if issubclass(item, BaseModel)), None)
         if inner is None:
             return []
         model = inner
     return list(model.model_fields)
+
+
+def _types_in(annotation: Any) -> Iterator[type]:
+    """The classes that an annotation names, at any depth: of ``tuple[X, ...] | None`` X."""
+    if isinstance(annotation, type) and not get_args(annotation):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _types_in(inner)

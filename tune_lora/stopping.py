@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 from ray.tune import Stopper
 
-from tune_lora.store import StudyRecord, TrialRecord
+from tune_lora import pareto as geometry
+from tune_lora.records import StudyRecord, TrialRecord, completed, losses
+
+LEAST_GROWTH = 0.005
+"""Share of a front's hypervolume by which it must grow for a study to go on."""
 
 
 def reason_to_stop(
@@ -24,17 +28,43 @@ def reason_to_stop(
     `plateau`: the best has not improved for that many finished trials; the first `n_startup` finished trials never
     count as such, nor do failures of the infrastructure or draws that a rule refused. `target`: a score at least this
     good. `n_trials`: this many trials have finished. None switches a rule off.
+
+    With several objectives a plateau is `plateau` finished trials over which the hypervolume of the Pareto front has
+    grown by less than `LEAST_GROWTH`: a front is filled up with small steps for ever. `target` is not looked at.
     """
+    if record.has_several:
+        target = None
     finished = sorted((trial for trial in record.trials if trial.counts), key=_ended)
     if target is not None and (reason := _target_reached(record, target)):
         return reason
     if n_trials is not None and len(finished) >= n_trials:
         return f"all {n_trials} trials have run"
+    if plateau is not None and record.has_several:
+        return _front_stands_still(record, finished, plateau, n_startup)
     if plateau is not None and (best := record.best) is not None:
         since = len(finished) - max(_trials_until_best(finished, record.direction), n_startup)
         if since >= plateau:
             return f"plateau: the best ({best.value:.4g}, trial {best.number}) has not improved for {since} trials"
     return None
+
+
+def _front_stands_still(record: StudyRecord, finished: list[TrialRecord], plateau: int, n_startup: int) -> str | None:
+    if len(finished) < n_startup + plateau:
+        return None
+    earlier = {trial.number for trial in finished[: len(finished) - plateau]}
+    done = completed(record)
+    points = losses(record, done)
+    before = [point for trial, point in zip(done, points, strict=True) if trial.number in earlier]
+    if not before:
+        return None
+    corner = geometry.reference(points)
+    volume = geometry.hypervolume(points, corner)
+    if volume > (1 + LEAST_GROWTH) * geometry.hypervolume(before, corner):
+        return None
+    return (
+        f"plateau: the front of {len(geometry.front(points))} trials has grown by less than {LEAST_GROWTH:.1%} "
+        f"(hypervolume {volume:.4g}) over {plateau} trials"
+    )
 
 
 def _target_reached(record: StudyRecord, target: float) -> str | None:

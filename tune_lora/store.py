@@ -21,6 +21,7 @@ from trainables.protocol import Cause
 from tune_lora.errors import InputError
 
 # ruff: noqa: PLC0414 - whoever reads a study finds its records here as well
+from tune_lora.records import CLOCK as CLOCK
 from tune_lora.records import Direction as Direction
 from tune_lora.records import Objective
 from tune_lora.records import State as State

@@ -124,7 +124,11 @@ def _check_storage_is_reachable(spec: StudySpec) -> None:
 
 def _open(spec: StudySpec) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return store.open_study(spec.storage_url, spec.name, spec.objective.direction)
+    score, several = spec.objective.pruned_on, spec.objective.several
+    study = store.open_study(spec.storage_url, spec.name, score.direction, objectives=several)
+    if several:
+        study.set_user_attr(store.PRUNED_ON, score.name)
+    return study
 
 
 def _settle_definition(study: optuna.Study, spec: StudySpec) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,9 @@ class Result:
         return self.score is not None and math.isfinite(self.score)
 
 
-def ending(last: Result, error: bool) -> tuple[Cause | None, str]:
+def ending(last: Result, error: bool, objectives: Sequence[str] = ()) -> tuple[Cause | None, str]:
     """Why a trial with this last result did not complete, and that in words; no cause where it did or was pruned.
-    `error`: its worker is gone.
+    `error`: its worker is gone. `objectives`: metrics that the last report must hold, where there are several.
     """
     if last.cause is not None:
         return last.cause, last.message
@@ -68,6 +68,15 @@ def ending(last: Result, error: bool) -> tuple[Cause | None, str]:
         return Cause.NAN_LOSS, f"the score is {last.score} at budget {last.budget}"
     if last.final and last.score is None:
         return Cause.CRASH, "the last report has no score; its metric is not the study's"
+    return _objectives_missing(last, objectives) if last.final else (None, "")
+
+
+def _objectives_missing(last: Result, objectives: Sequence[str]) -> tuple[Cause | None, str]:
+    for name in objectives:
+        if name not in last.metrics:
+            return Cause.CRASH, f"the last report has no {name}, which is an objective of the study"
+        if not math.isfinite(last.metrics[name]):
+            return Cause.NAN_LOSS, f"{name} is {last.metrics[name]} at budget {last.budget}"
     return None, ""
 
 
@@ -86,6 +95,7 @@ class TrialLog:
     def __init__(self, study: optuna.Study, trial: FrozenTrial, folder: Path) -> None:
         # The id is needed to write: Optuna's public Trial would draw parameters anew for a trial that has them.
         self._study, self._storage, self._id = study, study._storage, trial._trial_id
+        self._has_several = len(study.directions) > 1
         self._study_folder = folder.parents[1]
         self.number, self.seed = trial.number, int(trial.user_attrs.get(store.SEED, 0))
         self.config: Mapping[str, Any] = trial.user_attrs.get(store.CONFIG, trial.params)
@@ -111,7 +121,10 @@ class TrialLog:
                 self._write(f"{store.IMAGES_PREFIX}{result.budget}", images)
         if result.score is not None and result.has_finite_score and result.budget not in self._scored:
             self._scored.add(result.budget)
-            self._storage.set_trial_intermediate_value(self._id, result.budget, result.score)
+            if self._has_several:  # Optuna keeps no curve of a trial with several values, and its samplers expect none
+                self._write(f"{store.CURVE_PREFIX}{result.budget}", result.score)
+            else:
+                self._storage.set_trial_intermediate_value(self._id, result.budget, result.score)
             if not result.final:  # the end writes it anyway
                 self._write(store.SECONDS, self.seconds)
 
@@ -120,10 +133,15 @@ class TrialLog:
         """Training time over all restarts."""
         return self._seconds_before + self._seconds
 
-    def complete(self, score: float, metrics: Mapping[str, float]) -> None:
-        """The trial ran to its end."""
+    def clocked(self, last: Result) -> Result:
+        """A last result with the metrics of the clock (`store.CLOCK`) among its own."""
+        clock = (self.seconds, self.seconds / max(1, last.budget))
+        return replace(last, metrics={**dict(zip(store.CLOCK, clock, strict=True)), **last.metrics})
+
+    def complete(self, values: Sequence[float], metrics: Mapping[str, float]) -> None:
+        """The trial ran to its end, with one value an objective."""
         self._end(metrics)
-        self._study.tell(self.number, score)
+        self._study.tell(self.number, list(values))
 
     def prune(self) -> None:
         """The scheduler stopped the trial."""

@@ -43,7 +43,7 @@ def tune_study(
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
     tuner = tune.Tuner(
         tune.with_resources(
-            trainable_for(ready.trainer, spec.objective.metric, placed.threads),
+            trainable_for(ready.trainer, spec.objective.pruned_on.name, placed.threads),
             {"cpu": placed.trial.cpu, "gpu": placed.trial.gpu},
         ),
         tune_config=tune.TuneConfig(
@@ -82,7 +82,8 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
     return StudySearcher(
         study,
         ready.space,
-        direction=spec.objective.direction,
+        direction=spec.objective.pruned_on.direction,
+        objectives=spec.objective.several,
         n_trials_total=total,
         sampler=spec.search.sampler,
         n_startup_trials=spec.search.n_startup_trials,
@@ -104,7 +105,9 @@ def _target(study: optuna.Study, ready: Plan) -> float | None:
     calibration = study.user_attrs.get(store.CALIBRATION, {})
     origins = set(calibration.get("targets_from", {}).values())
     on_the_users_scale = calibration.get("calibrated", False) and origins == {"spec"}
-    return USERS_TARGET if on_the_users_scale and ready.spec.objective.metric == "score" else None
+    objective = ready.spec.objective
+    is_the_score = objective.metric == "score" and not objective.several
+    return USERS_TARGET if on_the_users_scale and is_the_score else None
 
 
 def _decide_at(ready: Plan) -> tuple[int, ...]:
@@ -120,21 +123,21 @@ def _longest(ready: Plan) -> int:
 
 
 def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
-    chosen, objective = ready.spec.scheduler, ready.spec.objective
+    chosen, score = ready.spec.scheduler, ready.spec.objective.pruned_on
 
     def say(line: str) -> None:
         study.set_user_attr(store.SCHEDULER_NOTE, line)
         view.note(line)
 
     settings = chosen.settings()
-    if settings.get("watch") == objective.metric:
+    if settings.get("watch") == score.name:
         settings["watch"] = schedulers.SCORE
     built = schedulers.build(
         chosen.name,
-        direction=objective.direction,
+        direction=score.direction,
         max_budget=_longest(ready),
         # A pruner that looks at every report needs what every report has.
-        in_every_report="val_loss" if objective.metric == "score" else None,
+        in_every_report="val_loss" if score.name == "score" else None,
         say=say,
         **settings,
     )

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from tune_lora import spec
+from tune_lora import objective_spec, spec
 from tune_lora.errors import InputError, InputErrors
 
 GOOD = """\
@@ -155,4 +155,4 @@ def test_an_objective_that_cannot_be_computed_is_refused(tmp_path, objective, me
 def test_the_targets_are_those_that_the_score_has():
     from trainables.evaluation.targets import Targets
 
-    assert set(spec.TARGETS) == set(Targets.__dataclass_fields__)
+    assert set(objective_spec.TARGETS) == set(Targets.__dataclass_fields__)

@@ -92,7 +92,7 @@ def scale_of(asked: WarmStartSpec, record: StudyRecord, spec: StudySpec) -> Scal
     Raises:
         InputError: as they are, but the earlier study's better is this one's worse.
     """
-    turned = record.direction != spec.objective.direction
+    turned = record.direction != spec.objective.pruned_on.direction
     if asked.values is None:
         return "ranks" if turned or not _is_comparable(record, spec) else "as_is"
     if asked.values == "as_is" and turned:

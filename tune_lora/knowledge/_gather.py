@@ -25,7 +25,7 @@ def gather(spec: StudySpec, space: Space) -> Knowledge:
         InputErrors: every mistake in `search.priors`, `start_with`, `observations` and `warm_start`.
     """
     mistakes: list[str] = []
-    search, direction = spec.search, spec.objective.direction
+    search, direction = spec.search, spec.objective.pruned_on.direction
     if not isinstance(search.priors, bool):
         held = [prior.name for prior in space.priors]
         for name in search.priors:

@@ -47,6 +47,7 @@ class Memory:
         self._study = optuna.create_study(directions=self._directions, sampler=self._sampler)
         self._running: dict[int, Trial] = {}
         self._known: set[int] = set()
+        self._heard: dict[int, set[int]] = {}
         for params, value in self._told:
             self._study.add_trial(self._finished(params, TrialState.COMPLETE, [value], {}))
 
@@ -99,12 +100,18 @@ class Memory:
 
     def _finish(self, trial: FrozenTrial) -> None:
         if not trial.state.is_finished():
+            self._hear(trial.number, trial.intermediate_values)
             return
         state, values, curve = as_told(trial)
-        mine = self._running.pop(trial.number)
-        for budget, score in curve.items():
-            mine.report(score, budget)
-        self._study.tell(mine, values, state)
+        self._hear(trial.number, curve)
+        self._study.tell(self._running.pop(trial.number), values, state)
+
+    def _hear(self, number: int, curve: Mapping[int, float]) -> None:
+        """What a trial reported, also while it runs: some samplers predict from that how it will end."""
+        told = self._heard.setdefault(number, set())
+        for budget in curve.keys() - told if len(self._directions) == 1 else ():
+            self._running[number].report(curve[budget], budget)
+            told.add(budget)
 
     def _finished(
         self, params: Mapping[str, Any], state: TrialState, values: list[float] | None, curve: Mapping[int, float]

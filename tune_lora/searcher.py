@@ -42,7 +42,8 @@ class StudySearcher(Searcher):
     the score. `objectives` are given where the study has several: the last report's metrics that its values are.
     `trial_folder` maps a number to ``<study>/trials/<number>``. `decide_at` are the budgets at which a scheduler
     decides. `retries` limits how often a trial is run again after the infrastructure ended it. `knowledge` is what the
-    study starts with (default: what the space holds); with `guarded`, past results that mislead are let go.
+    study starts with (default: what the space holds); with `guarded`, past results that mislead are let go. `horizon`
+    gives a trial's longest budget from its parameters, where trials differ in it.
     """
 
     def __init__(
@@ -62,12 +63,13 @@ class StudySearcher(Searcher):
         decide_at: Sequence[int] = (),
         stop: Callable[[StudyRecord], str | None] = lambda _: None,
         retries: int = 2,
+        horizon: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         super().__init__()
         self._study, self._space, self._total = study, space, n_trials_total
         self._folder, self._decide_at, self._stop, self._retries = trial_folder, tuple(decide_at), stop, retries
         self._seed, knowledge = seed, Knowledge.of(space, direction) if knowledge is None else knowledge
-        self._sampler = feasible_sampler(space, sampler, seed=seed, n_startup_trials=n_startup_trials)
+        self._sampler = feasible_sampler(space, sampler, seed=seed, n_startup_trials=n_startup_trials, horizon=horizon)
         directions = [objective.direction for objective in objectives] or [direction]
         self._memory = Memory(
             space, self._sampler, directions, Advice(study, space, knowledge, direction, guarded=guarded)

@@ -191,8 +191,9 @@ def plot(
     folder = sources.results_folder(results)
     study = store.load_study(folder)
     record, target = store.read(study), output or folder / "figures"
-    for name in cast("list[figures.Kind]", kind or figures.KINDS):
-        typer.echo(figures.draw(record, study, name, target / f"{name}.png"))
+    kinds = cast("list[figures.Kind]", kind or figures.kinds_of(record))
+    for path in figures.draw_each(record, study, kinds, target):
+        typer.echo(path)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import csv
 import datetime as dt
 import enum
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tune_lora import atomic, store
+from tune_lora import atomic, store, wording
+from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
 TOP = 20
@@ -52,14 +53,28 @@ def write_study_file(spec_mapping: Mapping[str, Any], folder: Path) -> Path:
 
 
 def write_best_params(path: Path, record: StudyRecord) -> Path:
-    """Writes the best trial's sampled values. Without a completed trial the value and the number are null."""
+    """Writes the best trial's sampled values. Without a completed trial the value and the number are null.
+
+    With several objectives the best is the member of the Pareto front that is recommended, and the whole front stands
+    below it.
+    """
     best = record.best
-    content = {
+    content: dict[str, Any] = {
         "best_value": best.value if best else None,
         "best_params": record.tried(best) if best else {},
         "n_trials": sum(trial.state in ("complete", "pruned", "failed") for trial in record.trials),
         "best_trial_number": best.number if best else None,
     }
+    if record.has_several:
+        content |= {
+            "best_values": _by_objective(record, best) if best else {},
+            "objectives": {objective.name: objective.direction for objective in record.objectives},
+            "trade": wording.trade(record),
+            "front": [
+                {"trial_number": one.number, "values": _by_objective(record, one), "params": record.tried(one)}
+                for one in pareto(record)
+            ],
+        }
     return atomic.write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -69,8 +84,12 @@ def write_best_config(path: Path, record: StudyRecord) -> Path:
     if best is None:
         heading = f"study {record.name}: no trial completed, so there is no best configuration"
         return atomic.write_text(path, _comment(heading) + "{}\n")
-    heading = f"study {record.name}: trial {best.number}, score {best.value:.6g}"
-    notes = ["uncalibrated: the score does not compare with other studies"] if record.is_uncalibrated else []
+    values = [best.value] if best.value is not None else best.values
+    names = [objective.name for objective in record.objectives] or [record.score_name]
+    told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values, strict=True))
+    heading = f"study {record.name}: trial {best.number}, {told}"
+    notes = wording.trade(record)
+    notes += ["uncalibrated: the score does not compare with other studies"] if record.is_uncalibrated else []
     if not record.is_verified:
         notes.append("not verified with other seeds and prompts")
     return atomic.write_text(path, _comment(heading, *notes) + _yaml(best.config))
@@ -87,23 +106,29 @@ class Table:
 def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
     """One row a trial, in the order given.
 
-    Columns: number, state, cause, value, provenance, ``params.*`` (what was tried under the sampled names),
-    ``config.*`` (derived and fixed values), ``metrics.*`` of the last report, seconds, started, finished, message,
+    Columns: number, state, cause, value (with several objectives ``values.*``, and ``pareto``, whether a complete trial
+    is on the front), provenance, ``params.*`` (what was tried under the sampled names), ``config.*`` (derived and fixed
+    values), ``metrics.*`` of the last report, seconds, started, finished, message,
     notes (on what was carried over). They are the whole study's columns, whichever trials are asked for.
     """
     params = record.parameter_names
     config = _names((trial.config for trial in record.trials), without=params)
     metrics = _names(trial.metrics for trial in record.trials)
     columns = (
-        *("number", "state", "cause", "value", "provenance"),
+        *("number", "state", "cause"),
+        *_value_columns(record),
+        "provenance",
         *(f"params.{name}" for name in params),
         *(f"config.{name}" for name in config),
         *(f"metrics.{name}" for name in metrics),
         *("seconds", "started", "finished", "message", "notes"),
     )
+    leading = {trial.number for trial in pareto(record)}
     rows = (
         (
-            *(trial.number, trial.state, trial.cause.value if trial.cause else None, trial.value, trial.provenance),
+            *(trial.number, trial.state, trial.cause.value if trial.cause else None),
+            *_value_cells(record, trial, leading),
+            trial.provenance,
             *_cells(record.tried(trial), params),
             *_cells(trial.config, config),
             *_cells(trial.metrics, metrics),
@@ -113,6 +138,21 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
         for trial in trials
     )
     return Table(columns, tuple(rows))
+
+
+def _value_columns(record: StudyRecord) -> list[str]:
+    return [*(f"values.{one.name}" for one in record.objectives), "pareto"] if record.has_several else ["value"]
+
+
+def _value_cells(record: StudyRecord, trial: TrialRecord, leading: Collection[int]) -> list[Any]:
+    if not record.has_several:
+        return [trial.value]
+    values = trial.values or (None,) * len(record.objectives)
+    return [*values, trial.number in leading if trial.values else None]
+
+
+def _by_objective(record: StudyRecord, trial: TrialRecord) -> dict[str, float]:
+    return {one.name: value for one, value in zip(record.objectives, trial.values, strict=True)}
 
 
 def write_csv(path: Path, table: Table) -> Path:
@@ -136,6 +176,7 @@ def write_parquet(path: Path, table: Table) -> Path:
 _FIXED_TYPES: Mapping[str, pa.DataType] = {
     "number": pa.int64(),
     "value": pa.float64(),
+    "pareto": pa.bool_(),
     "seconds": pa.float64(),
     "started": pa.timestamp("us"),
     "finished": pa.timestamp("us"),
@@ -151,7 +192,7 @@ _TYPES: Mapping[frozenset[type], pa.DataType] = {
 def _typed(name: str, cells: Sequence[Any]) -> pa.Array:
     if name in _FIXED_TYPES:
         return pa.array(cells, type=_FIXED_TYPES[name])
-    if name.startswith("metrics."):
+    if name.startswith(("metrics.", "values.")):
         return pa.array(cells, type=pa.float64())
     kind = _TYPES.get(frozenset(type(cell) for cell in cells if cell is not None))
     if kind is None:  # text, nothing at all, or choices of several types

@@ -75,9 +75,8 @@ def _volume(losses: NDArray[np.float64], corner: NDArray[np.float64]) -> float:
         return 0.0
     if len(corner) == 1:
         return float(corner[0] - losses.min())
-    losses = losses[front(losses.tolist())]
     losses = losses[np.argsort(losses[:, -1], kind="stable")]
-    if len(corner) == 2:  # sorted by the second, a front rises where its first falls
+    if len(corner) == 2:  # each slice reaches from the best first objective so far to the corner
         steps = np.minimum.accumulate(losses[:, 0])
         return float((corner[0] - steps) @ np.diff([*losses[:, 1], corner[1]]))
     heights = np.diff([*losses[:, -1], corner[-1]])

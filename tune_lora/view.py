@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_lora import wording
+from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
 REFRESH_SECONDS = 0.5
@@ -90,7 +91,10 @@ def panel(record: StudyRecord, total: int) -> RenderableType:
     parts: list[RenderableType] = [head, _counts(record), *_knowledge(record)]
     best = record.best
     if best is not None:
-        line = Text.assemble("best so far ", (wording.number(best.value), "bold"), f" (trial {best.number})")
+        kind = "recommended so far " if record.has_several else "best so far "
+        line = Text.assemble(kind, (wording.result(record, best), "bold"), f" (trial {best.number})")
+        if record.has_several:
+            line.append(f", {len(pareto(record))} on the Pareto front", "dim")
         if record.is_uncalibrated:
             line.append(f"  {wording.UNCALIBRATED}", "yellow")
         parts += [line, Padding(Text(_searched(record, best), style="dim"), (0, 0, 0, 2))]
@@ -126,16 +130,24 @@ def summary(record: StudyRecord, folder: Path) -> RenderableType:
 
 
 def top_table(record: StudyRecord, n: int = 10) -> RenderableType:
-    """The best `n` completed trials, best first. What all trials have in common stands once, below."""
+    """The best `n` completed trials, best first. What all trials have in common stands once, below.
+
+    With several objectives the Pareto front comes first, marked, and the recommended trial leads it.
+    """
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name, justify in (("", "right"), ("trial", "right"), ("score", "right"), ("time", "right")):
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type] # a literal of rich's own type
+    names = [objective.name for objective in record.objectives] or ["score"]
+    for name in ("", "trial", *names, *(["front"] if record.has_several else []), "time"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("configuration")
+    leading = {trial.number for trial in pareto(record)}
     for rank, trial in enumerate(record.ranked()[:n], start=1):
-        cells = (str(rank), str(trial.number), wording.number(trial.value), wording.duration(trial.seconds))
+        mark = ["✓" if trial.number in leading else ""] if record.has_several else []
+        values = map(wording.number, trial.values if record.has_several else [trial.value])
+        cells = (str(rank), str(trial.number), *values, *mark, wording.duration(trial.seconds))
         style = "bold" if rank == 1 else ""
         table.add_row(*(Text(cell, style=style) for cell in cells), Text(_searched(record, trial)))
-    notes = [Text(caveat, style="yellow") for caveat in wording.caveats(record)]
+    notes = [Text(line) for line in wording.trade(record)]
+    notes += [Text(caveat, style="yellow") for caveat in wording.caveats(record)]
     if not record.ranked():
         return Group(Text(f"no trial has completed yet ({wording.counts_line(record)})"))
     shared = wording.shared_settings(record)
@@ -148,10 +160,10 @@ def _best(record: StudyRecord) -> Iterable[RenderableType]:
     best = record.best
     if best is None:
         return [Text("no trial completed, so there is no best configuration", style="yellow")]
-    line = Text.assemble("best: trial ", (str(best.number), "bold"), ", score ", (wording.number(best.value), "bold"))
+    line = Text.assemble("best: trial ", (str(best.number), "bold"), ", ", (wording.scored(record, best), "bold"))
     if better := wording.improvement(record):
         line.append(f", {better}")
-    parts: list[RenderableType] = [line]
+    parts: list[RenderableType] = [Text(text) for text in wording.trade(record)] or [line]
     parts += [Text(caveat, style="yellow") for caveat in wording.caveats(record)]
     parts.append(Padding(_pairs(wording.settings(best.config)), (0, 0, 0, 2)))
     compared = wording.against_baseline(record)
@@ -179,9 +191,9 @@ def _knowledge(record: StudyRecord) -> list[RenderableType]:
 def _line(trial: TrialRecord, record: StudyRecord, total: int) -> str:
     done = sum(one.counts for one in record.trials)
     state = "completed" if trial.state == "complete" else trial.state
-    score = f" {wording.number(trial.value)}" if trial.value is not None else ""
+    score = f" {wording.result(record, trial)}" if trial.state == "complete" else ""
     why = f" ({wording.cause(trial)})" if trial.state == "failed" and trial.cause else ""
-    best = f", best {wording.number(record.best.value)} (trial {record.best.number})" if record.best else ""
+    best = f", best {wording.result(record, record.best)} (trial {record.best.number})" if record.best else ""
     return f"[{done}/{total}] trial {trial.number} {state}{score}{why}{best}"
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tune_lora.records import pareto
 from tune_lora.store import State, StudyRecord, TrialRecord
 
 UNCALIBRATED = "uncalibrated"
@@ -23,6 +24,48 @@ def number(value: float | None, digits: int = 4) -> str:
     text = f"{value:.{digits}g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.{digits - 1}e}"
     mantissa, mark, exponent = text.partition("e")
     return f"{float(mantissa):g}e{int(exponent)}" if mark else text
+
+
+def result(record: StudyRecord, trial: TrialRecord) -> str:
+    """A trial's score; with several objectives its value in each, ``val_loss 0.12, cost 3``; a dash for none."""
+    if not record.has_several:
+        return number(trial.value)
+    pairs = zip(record.objectives, trial.values, strict=False)
+    return ", ".join(f"{objective.name} {number(value)}" for objective, value in pairs) or number(None)
+
+
+def scored(record: StudyRecord, trial: TrialRecord) -> str:
+    """The same as part of a sentence: ``score 0.12``, or ``val_loss 0.12, cost 3``."""
+    return result(record, trial) if record.has_several else f"{record.score_name} {result(record, trial)}"
+
+
+def goal(record: StudyRecord) -> str:
+    """What the study is about: ``minimize the score``, or ``minimize val_loss, maximize identity``."""
+    if not record.has_several:
+        return f"{record.direction} the {record.score_name}"
+    return ", ".join(f"{objective.direction} {objective.name}" for objective in record.objectives)
+
+
+def trade(record: StudyRecord) -> list[str]:
+    """What there is to choose between several objectives, one sentence each: the front, why one of its members is
+    recommended, and who is best in each objective. Empty where there is nothing to choose from.
+    """
+    front, best = pareto(record), record.best
+    if best is None or not front:
+        return []
+    if len(front) == 1:
+        return [f"trial {best.number} ({result(record, best)}) is the best in every objective: nothing to trade"]
+    done = sum(trial.state == "complete" for trial in record.trials)
+    lines = [
+        f"Pareto front: {len(front)} of {done} completed trials; none of them is beaten in one objective without "
+        "winning in another",
+        f"recommended: trial {best.number} ({result(record, best)}), the nearest to the best of every objective at "
+        "once, each in shares of the front's range; what matters more to you may call for another",
+    ]
+    for index, objective in enumerate(record.objectives):
+        leader = min(front, key=lambda trial: (objective.loss(trial.values[index]), trial.number))
+        lines.append(f"best {objective.name}: trial {leader.number} ({result(record, leader)})")
+    return lines
 
 
 def setting(name: str, config: Mapping[str, Any]) -> str:
@@ -116,7 +159,7 @@ def against_baseline(record: StudyRecord) -> list[tuple[str, str, str]]:
     best = record.best
     if best is None:
         return []
-    measured = {**best.metrics, "score": best.value}
+    measured = {**best.metrics, **({} if best.value is None else {"score": best.value})}
     shared = [name for name in record.baseline if measured.get(name) is not None]
     shared.sort(key=lambda name: name != "score")
     return [(name, number(record.baseline[name]), number(measured[name])) for name in shared]

@@ -30,7 +30,8 @@ def importances(record: StudyRecord, study: optuna.Study, params: Sequence[str] 
     done = completed(record, ENOUGH)
     if len({trial.value for trial in done}) == 1:
         raise Missing(
-            f"All {len(done)} completed trials have the same score, so no hyperparameter explains a difference."
+            f"All {len(done)} completed trials have the same {record.score_name}, "
+            "so no hyperparameter explains a difference."
         )
     names = _shared(varying(param_axes(record, study, params), record, done), done)
     if not names:
@@ -64,7 +65,8 @@ def param_importances(record: StudyRecord, study: optuna.Study, params: Sequence
 
 def _caption(record: StudyRecord, n_params: int) -> str:
     n_trials = len(record.ranked())
-    caption = f"share of the scores' variance explained (fANOVA, {n_trials} completed trials)"
+    of = "the scores'" if record.score_name == "score" else f"{record.score_name}'s"
+    caption = f"share of {of} variance explained (fANOVA, {n_trials} completed trials)"
     if n_trials < PER_PARAMETER * n_params:
         caption += (
             f"\na rough guide: {PER_PARAMETER * n_params} trials or more would be firm for {n_params} hyperparameters"

@@ -37,10 +37,10 @@ def slice_plot(record: StudyRecord, study: optuna.Study, params: Sequence[str] |
     for pane in panes[len(axes_of) :]:
         pane.set_axis_off()
     for pane in panes[::columns]:
-        pane.set_ylabel("score")
+        pane.set_ylabel(record.score_name)
     scores = [trial.value for trial in done if trial.value is not None]
     note = beyond(scores, robust_limits(scores))
-    figure.suptitle(f"Score by hyperparameter: orange is best, darker is later{note}", x=0.01, ha="left")
+    figure.suptitle(f"{_titled(record)} by hyperparameter: orange is best, darker is later{note}", x=0.01, ha="left")
     return figure
 
 
@@ -57,8 +57,8 @@ def contour(record: StudyRecord, study: optuna.Study, params: Sequence[str] | No
     colours = _colours(record, done)
     for pane, (first, second) in zip(panes, pairs, strict=True):
         _contour(pane, record, axes_of[first], axes_of[second], done, colours)
-    figure.colorbar(colours, ax=panes, label="score", pad=0.01, format=lambda value, _: number(value))
-    figure.suptitle("Score over pairs of hyperparameters, smoothed between the trials", x=0.01, ha="left")
+    figure.colorbar(colours, ax=panes, label=record.score_name, pad=0.01, format=lambda value, _: number(value))
+    figure.suptitle(f"{_titled(record)} over pairs of hyperparameters, smoothed between the trials", x=0.01, ha="left")
     return figure
 
 
@@ -86,8 +86,12 @@ def parallel_coordinate(record: StudyRecord, study: optuna.Study, params: Sequen
         )
     _rails(axes, list(axes_of.values()))
     axes.set_title("Parallel coordinates (thick: best; grey: pruned)", pad=12)
-    figure.colorbar(colours, ax=axes, label="score", pad=0.02, format=lambda value, _: number(value))
+    figure.colorbar(colours, ax=axes, label=record.score_name, pad=0.02, format=lambda value, _: number(value))
     return figure
+
+
+def _titled(record: StudyRecord) -> str:
+    return "Score" if record.score_name == "score" else record.score_name
 
 
 def _wanted(record: StudyRecord, study: optuna.Study, params: Sequence[str] | None) -> dict[str, ParamAxis]:

@@ -45,7 +45,7 @@ def intermediate_values(record: StudyRecord, study: optuna.Study, params: Sequen
     del study, params
     curves = [trial for trial in record.trials if trial.curve]
     if not curves:
-        raise Missing("No trial has reported a score on its way yet.")
+        raise Missing(f"No trial has reported a {record.score_name} on its way yet.")
     figure, (axes,) = panels(8.4, 4.4)
     labelled: set[str] = set()
     for trial in sorted(curves, key=lambda trial: trial.state == "complete"):
@@ -117,7 +117,8 @@ def _frame(axes: Axes, scores: Sequence[float], record: StudyRecord) -> tuple[fl
         axes.set_ylim(*limits)
     if not scores:
         axes.set_yticks([])
-    axes.set_ylabel("score (lower is better)" if record.direction == "minimize" else "score (higher is better)")
+    better = "lower" if record.direction == "minimize" else "higher"
+    axes.set_ylabel(f"{record.score_name} ({better} is better)")
     return limits
 
 

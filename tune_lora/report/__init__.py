@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from tune_lora import atomic, wording
+from tune_lora.records import pareto
 from tune_lora.report._past import past_trials, reasons
 from tune_lora.report._pictures import base_beside_best, figures, top_galleries
 from tune_lora.store import StudyRecord, TrialRecord
@@ -56,7 +57,12 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "beside": base_beside_best(record, folder),
         "galleries": top_galleries(record, folder, TOP_WITH_IMAGES),
         "figures": figures(folder / "figures"),
-        "trials": [_row(trial, best, shared) for trial in record.trials],
+        "trials": [_row(record, trial, best, shared) for trial in record.trials],
+        "front": [_row(record, trial, best, shared) for trial in record.ranked() if trial in pareto(record)],
+        "names": [one.name for one in record.objectives] or ["score"],
+        "goals": [f"{one.name}, {one.direction}d" for one in record.objectives],
+        "trade": wording.trade(record),
+        "result": wording.result(record, best) if best else "",
         "shared": shared,
         "failures": wording.failures_by_cause(record),
         "rejections": _rejections(record),
@@ -74,7 +80,7 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
     seconds = sum(trial.seconds for trial in record.trials)
     facts = [
         ("Trials", wording.counts_line(record)),
-        ("Goal", f"{record.direction} the score"),
+        ("Goal", wording.goal(record)),
         ("Training time", f"{wording.duration(seconds)} over all trials"),
         ("Why it stopped", record.stop_reason or "it has not stopped, or was interrupted"),
     ]
@@ -83,12 +89,14 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
     return facts
 
 
-def _row(trial: TrialRecord, best: TrialRecord | None, shared: Mapping[str, str]) -> dict[str, Any]:
+def _row(
+    record: StudyRecord, trial: TrialRecord, best: TrialRecord | None, shared: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state,
         "why": ": ".join(part for part in (wording.cause(trial), trial.message) if part),
-        "value": wording.number(trial.value),
+        "values": _values(record, trial),
         "budget": trial.last_budget,
         "seconds": wording.duration(trial.seconds),
         "origin": "; ".join([trial.provenance, *trial.notes]),
@@ -96,6 +104,12 @@ def _row(trial: TrialRecord, best: TrialRecord | None, shared: Mapping[str, str]
         "metrics": {name: wording.number(value) for name, value in trial.metrics.items()},
         "is_best": trial == best,
     }
+
+
+def _values(record: StudyRecord, trial: TrialRecord) -> list[str]:
+    if not record.has_several:
+        return [wording.number(trial.value)]
+    return [wording.number(value) for value in trial.values or (None,) * len(record.objectives)]
 
 
 def _rejections(record: StudyRecord) -> list[tuple[str, int, str]]:

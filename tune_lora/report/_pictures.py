@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from tune_lora import wording
-from tune_lora.figures import KINDS
+from tune_lora.figures import ALL_KINDS
 from tune_lora.store import StudyRecord, TrialRecord
 
 THUMBNAIL = 720
@@ -54,16 +54,23 @@ def data_uri(path: Path, longest: int, *, lossless: bool = False) -> str:
 
 def figures(folder: Path) -> list[Picture]:
     """The figures that lie in a folder: those of every study first, in their usual order."""
-    usual = {f"{kind}.png": at for at, kind in enumerate(KINDS)}
-    paths = sorted(folder.glob("*.png"), key=lambda path: (usual.get(path.name, len(usual)), path.name))
-    return [Picture(path.stem.replace("_", " "), data_uri(path, FIGURE, lossless=True)) for path in paths]
+    usual: dict[str, int] = {kind: at for at, kind in enumerate(ALL_KINDS)}
+
+    def place(path: Path) -> tuple[int, str]:
+        # A picture of one of several objectives is called <kind>.<objective>.png.
+        return usual.get(path.name.partition(".")[0], len(usual)), path.name
+
+    paths = sorted(folder.glob("*.png"), key=place)
+    return [
+        Picture(path.stem.replace("_", " ").replace(".", ": "), data_uri(path, FIGURE, lossless=True)) for path in paths
+    ]
 
 
 def top_galleries(record: StudyRecord, folder: Path, n: int) -> list[Gallery]:
     """The newest images of the best `n` trials that have any."""
     with_images = [trial for trial in record.ranked() if trial.images][:n]
     return [
-        Gallery(f"Trial {trial.number}, score {wording.number(trial.value)}", trial.number, _newest(trial, folder))
+        Gallery(f"Trial {trial.number}, {wording.scored(record, trial)}", trial.number, _newest(trial, folder))
         for trial in with_images
     ]
 

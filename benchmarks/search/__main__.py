@@ -26,14 +26,20 @@ def main() -> None:
     one.add_argument("--seeds", type=_seeds, default=range(10, 20), help="such as 10-19; 0-9 are for designing")
     one.add_argument("--workers", type=int, default=4)
     one.add_argument("--budget", type=int, default=50, help="in full trainings")
+    one.add_argument("--again", action="store_true", help="forgets these runs first: the method has changed")
+    for each in (parser, one):
+        each.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one thread")
     commands.add_parser("report", help="makes figures, tables and the picture from the rows there are")
     told = parser.parse_args()
     if told.command == "run":
-        wanted = runs.keys(told.methods, told.variants, _tasks(told.tasks), told.seeds, told.workers, told.budget)
-        runs.complete(list(wanted))
+        tasks = _tasks(told.tasks)
+        wanted = list(runs.keys(told.methods, told.variants, tasks, told.seeds, told.workers, told.budget))
+        if told.again:
+            runs.forget(set(wanted))
+        runs.complete(wanted, jobs=told.jobs)
         return
     if told.command is None:
-        runs.complete(plan.keys(plan.PLAN), plan.PLAN.folder)
+        runs.complete(plan.keys(plan.PLAN), plan.PLAN.folder, jobs=told.jobs)
     report(plan.PLAN)
 
 

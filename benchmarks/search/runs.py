@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import multiprocessing
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -148,23 +150,48 @@ def load(folder: Path = RUNS) -> dict[Key, Row]:
     return {row.key: row for row in rows}
 
 
-def complete(wanted: Sequence[Key], folder: Path = RUNS) -> None:
-    """Runs what is missing and keeps it, a line at a time."""
+def complete(wanted: Sequence[Key], folder: Path = RUNS, *, jobs: int = 1) -> None:
+    """Runs what is missing, `jobs` at a time, and keeps it, a line as soon as a run is done."""
     known = load(folder)
     missing = [key for key in wanted if key not in known]
     print(f"{len(wanted) - len(missing)} of {len(wanted)} runs exist", flush=True)
     began = time.monotonic()
-    for done, key in enumerate(missing, 1):
-        row = run(key)
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{key.method}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(row.to_json() + "\n")
+    for done, row in enumerate(_made(missing, jobs), 1):
+        keep(row, folder)
         left = (time.monotonic() - began) / done * (len(missing) - done)
-        print(
-            f"{done}/{len(missing)} {key.method} {key.variant} {key.task} seed {key.seed}: regret {row.regret(20):.3f} "
-            f"at 20, {row.regret(key.budget):.3f} at {key.budget}; {row.seconds:.1f} s, {left / 60:.0f} min left",
-            flush=True,
-        )
+        print(f"{done}/{len(missing)} {_told(row)}, {left / 60:.0f} min left", flush=True)
+
+
+def _made(missing: Sequence[Key], jobs: int) -> Iterator[Row]:
+    if jobs == 1:
+        yield from map(run, missing)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(run, key) for key in missing]):
+            yield future.result()
+
+
+def keep(row: Row, folder: Path = RUNS) -> None:
+    """Adds a row to its method's file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{row.key.method}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(row.to_json() + "\n")
+
+
+def forget(unwanted: Collection[Key], folder: Path = RUNS) -> None:
+    """Removes the rows of runs, which are then missing; a method that has changed is run again so."""
+    for method in {key.method for key in unwanted}:
+        path = folder / f"{method}.jsonl"
+        lines = path.read_text("utf-8").splitlines() if path.exists() else []
+        kept = [line for line in lines if Row.from_json(line).key not in unwanted]
+        if len(kept) < len(lines):
+            path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _told(row: Row) -> str:
+    key = row.key
+    regrets = f"regret {row.regret(20):.3f} at 20, {row.regret(key.budget):.3f} at {key.budget}"
+    return f"{key.method} {key.variant} {key.task} seed {key.seed}: {regrets}; {row.seconds:.1f} s"
 
 
 def _share(flags: Sequence[bool]) -> float:

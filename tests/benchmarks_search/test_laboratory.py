@@ -189,3 +189,16 @@ def test_runs_that_exist_are_not_made_again(tmp_path: Path, monkeypatch: pytest.
     assert made == first
     assert set(runs.load(tmp_path)) == set(first)
     assert not math.isnan(sum(row.regret(20) for row in runs.load(tmp_path).values()))
+    runs.forget({first[0], first[-1]}, tmp_path)
+    runs.complete(first, tmp_path)
+    assert made == [*first, first[0], first[-1]]
+
+
+def test_several_at_a_time_find_what_one_finds(tmp_path: Path, data: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    wanted = list(runs.keys(["random", "ray-tpe"], ["noisy"], ["3945"], [0], 4, 3))
+    for jobs in (1, 2):
+        runs.complete(wanted, tmp_path / str(jobs), jobs=jobs)
+    one, two = (runs.load(tmp_path / str(jobs)) for jobs in (1, 2))
+    assert set(one) == set(two) == set(wanted)
+    assert all(one[key].trace == two[key].trace for key in wanted)

@@ -13,12 +13,13 @@ from optuna.samplers import BaseSampler
 
 from search_spaces.grid import GridOfSpace
 from search_spaces.masked_tpe import MaskedTPE
+from search_spaces.points import coordinates
 from search_spaces.predictive import Horizon, PredictiveSampler
 from search_spaces.sampler import FeasibleSampler, Repair
 from search_spaces.space import Space
 from tune_lora.errors import InputError, nearest
 
-__all__ = ["SAMPLERS", "FeasibleSampler", "SamplerKind", "feasible_sampler", "sampler_name"]
+__all__ = ["AUTO", "SAMPLERS", "Choice", "FeasibleSampler", "SamplerKind", "choose", "feasible_sampler", "sampler_name"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _qmc(_: Space, seed: int, __: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, SamplerKind] = {
-    "auto": SamplerKind(PredictiveSampler, (), predicts=True),
+    "predictive": SamplerKind(PredictiveSampler, (), predicts=True),
     "tpe": SamplerKind(_tpe, ("TPESampler",)),
     "random": SamplerKind(lambda _, seed, __: optuna.samplers.RandomSampler(seed), ("RandomSampler",)),
     "cmaes": SamplerKind(_cmaes, ("CmaEsSampler",), needs="cmaes"),
@@ -80,6 +81,35 @@ SAMPLERS: dict[str, SamplerKind] = {
 }
 """Samplers by the name that a study file gives them; one that is added here is understood everywhere."""
 
+AUTO = "auto"
+MOST_COORDINATES = 40
+"""Above, tens of trials say too little about which of them matter for a process that has a length scale for each."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The sampler that a name stands for, and why in words: empty where it was named."""
+
+    name: str
+    why: str = ""
+
+
+def choose(name: str, space: Space, objectives: int = 1) -> Choice:
+    """What a study's sampler is: ``auto`` is decided by the space and the number of objectives.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    short = sampler_name(name)
+    if short != AUTO:
+        return Choice(short)
+    d = len(coordinates(space))
+    if objectives > 1:
+        return Choice("tpe", f"tpe, since there are {objectives} objectives and predicting final scores is for one")
+    if d > MOST_COORDINATES:
+        return Choice("tpe", f"tpe, since {d} coordinates are more than the {MOST_COORDINATES} that predicting is for")
+    return Choice("predictive", f"predictive (final scores, from learning curves), since {d} coordinates are few")
+
 
 def sampler_name(name: str) -> str:
     """The short name of a sampler that was named in either way.
@@ -87,7 +117,7 @@ def sampler_name(name: str) -> str:
     Raises:
         InputError: there is none of that name.
     """
-    known = {short: short for short in SAMPLERS}
+    known = {AUTO: AUTO, **{short: short for short in SAMPLERS}}
     known |= {long: short for short, kind in SAMPLERS.items() for long in kind.also}
     if name not in known:
         raise InputError(f"sampler: got {name!r}; {nearest(name, known)}")
@@ -109,7 +139,7 @@ def feasible_sampler(
     Raises:
         InputError: no such sampler, or a package that it needs is not installed.
     """
-    short = sampler_name(name)
+    short = choose(name, space).name
     kind = SAMPLERS[short]
     if kind.needs and find_spec(kind.needs) is None:
         raise InputError(

@@ -17,6 +17,7 @@ from search_spaces.domains import Number
 from search_spaces.grid import GridOfSpace
 from search_spaces.masked_tpe import MaskedTPE
 from search_spaces.points import settled
+from search_spaces.predictive import PredictiveSampler
 from search_spaces.regions import Region
 from search_spaces.space import Space
 from search_spaces.strata import strata_of_trial
@@ -74,6 +75,11 @@ class FeasibleSampler(BaseSampler):
 
     def __str__(self) -> str:
         return str(self._shared)
+
+    @property
+    def learns_from_running(self) -> bool:
+        """Whether what a trial has reported so far helps: only where final scores are predicted."""
+        return isinstance(self._shared, PredictiveSampler)
 
     def exhausted(self, study: Study) -> bool:
         """Whether there is nothing left to try: only ever of a grid."""

@@ -22,7 +22,7 @@ from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
 
 METRICS = {"diffusion_lora": diffusion_lora.METRICS, "curve": curve.METRICS}
 """What each trainer measures; a study is about one of them, or several."""
-MANY = ("tpe", "nsgaii", "gp", "random", "grid", "qmc")
+MANY = ("auto", "tpe", "nsgaii", "gp", "random", "grid", "qmc")
 """Samplers that can search for several objectives."""
 
 

@@ -17,6 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search_spaces.feasible import FeasibleSampler
+from search_spaces.predictive import FAILED
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import store
@@ -99,19 +100,23 @@ class Memory:
         self._known.add(trial.number)
 
     def _finish(self, trial: FrozenTrial) -> None:
+        mine = self._running[trial.number]
         if not trial.state.is_finished():
-            self._hear(trial.number, trial.intermediate_values)
+            if self._sampler.learns_from_running:
+                self._hear(trial.number, trial.intermediate_values)
             return
         state, values, curve = as_told(trial)
         self._hear(trial.number, curve)
+        if self._heard[trial.number] and not curve:
+            mine.set_user_attr(FAILED, True)
         self._study.tell(self._running.pop(trial.number), values, state)
 
     def _hear(self, number: int, curve: Mapping[int, float]) -> None:
-        """What a trial reported, also while it runs: some samplers predict from that how it will end."""
-        told = self._heard.setdefault(number, set())
-        for budget in curve.keys() - told if len(self._directions) == 1 else ():
+        """What a trial has reported, each budget once."""
+        heard = self._heard.setdefault(number, set())
+        for budget in sorted(curve.keys() - heard):
             self._running[number].report(curve[budget], budget)
-            told.add(budget)
+            heard.add(budget)
 
     def _finished(
         self, params: Mapping[str, Any], state: TrialState, values: list[float] | None, curve: Mapping[int, float]

@@ -12,7 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial
 from ray.tune.search import Searcher
 
-from search_spaces.feasible import feasible_sampler
+from search_spaces.feasible import choose, feasible_sampler
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import agenda, store
@@ -69,7 +69,13 @@ class StudySearcher(Searcher):
         self._study, self._space, self._total = study, space, n_trials_total
         self._folder, self._decide_at, self._stop, self._retries = trial_folder, tuple(decide_at), stop, retries
         self._seed, knowledge = seed, Knowledge.of(space, direction) if knowledge is None else knowledge
-        self._sampler = feasible_sampler(space, sampler, seed=seed, n_startup_trials=n_startup_trials, horizon=horizon)
+        chosen = choose(sampler, space, max(1, len(objectives)))
+        self.sampler_note = chosen.why and f"sampler: {chosen.why}"
+        if self.sampler_note:
+            study.set_user_attr(store.SAMPLER_NOTE, self.sampler_note)
+        self._sampler = feasible_sampler(
+            space, chosen.name, seed=seed, n_startup_trials=n_startup_trials, horizon=horizon
+        )
         directions = [objective.direction for objective in objectives] or [direction]
         self._memory = Memory(
             space, self._sampler, directions, Advice(study, space, knowledge, direction, guarded=guarded)

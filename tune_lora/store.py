@@ -55,6 +55,7 @@ CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "v
 LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
 PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
+SAMPLER_NOTE = "sampler_note"  # what `sampler: auto` is for this study, and why
 SCHEDULER_NOTE = "scheduler_note"  # the last thing the scheduler found out, in words: where grace moved to, and why
 
 INTERRUPTED = "interrupted"

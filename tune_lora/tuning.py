@@ -38,6 +38,8 @@ def tune_study(
     spec = ready.spec
     study.set_user_attr(store.STOP_REASON, "")
     searcher = _searcher(study, ready, total)
+    if searcher.sampler_note:
+        view.note(searcher.sampler_note)
     scheduler = _scheduler(study, ready, view)
     pauses = isinstance(scheduler, schedulers.PausingAsha)
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
@@ -94,6 +96,7 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
         decide_at=_decide_at(ready),
         stop=enough,
         retries=spec.budget.retries,
+        horizon=lambda params: ready.trainer.horizon(ready.space.resolve(params)),
     )
 
 

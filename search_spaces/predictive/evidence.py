@@ -18,6 +18,8 @@ Horizon = Callable[[Mapping[str, Any]], int]
 MARKS = (1 / 9, 1 / 3)
 """Shares of the longest budget at which a curve is read, besides where it stands now. Below the first, the order of
 trials says little about the end."""
+FAILED = "failed"
+"""User attribute of a trial that failed through its configuration after it had reported."""
 LATER = 1.5
 """The newest report is read too where its budget is that many times the last one read."""
 
@@ -34,8 +36,8 @@ class Observed:
 
 
 def observe(trials: Iterable[FrozenTrial], direction: StudyDirection, horizon: Horizon | None) -> list[Observed]:
-    """The trials that tell something. One that was pruned without any value failed through its configuration; FAIL is
-    somebody else's fault and tells nothing.
+    """The trials that tell something. One that was pruned without any value, or is marked `FAILED`, failed through its
+    configuration; FAIL is somebody else's fault and tells nothing.
     """
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -50,7 +52,8 @@ def _observed(trial: FrozenTrial, sign: float, horizon: Horizon | None) -> Obser
         end = max(curve, default=None) if end is None else end
         curve = {step: value for step, value in curve.items() if end is not None and step < end}
         curve |= {FINAL: sign * trial.value}
-    failed = trial.state == TrialState.PRUNED and not curve
+    failed = trial.state == TrialState.PRUNED and (not curve or FAILED in trial.user_attrs)
+    curve = {} if failed else curve
     return Observed(trial.params, dict(sorted(curve.items())), trial.state == TrialState.RUNNING, failed, end)
 
 

@@ -87,6 +87,16 @@ class Process:
         """The same hyperparameters, other reports."""
         return _given(self.theta, points)
 
+    def smoothed(self, noise: float, length: float) -> Process:
+        """The same reports under at least this variance of the noise and these length scales: with a soft edge where
+        scores jump.
+        """
+        d = self.points.x.shape[1]
+        theta = self.theta.copy()
+        theta[:d] = np.maximum(theta[:d], np.log(length))
+        theta[3 * d + 1] = max(theta[3 * d + 1], np.log(noise))
+        return _given(theta, self.points)
+
     def predict(self, x: Array, t: Array) -> tuple[Array, Array]:
         """Mean and standard deviation of the score, without the noise of a report; each of shape (n,)."""
         parts = _Parts(self.theta, x.shape[1])

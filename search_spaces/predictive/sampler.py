@@ -24,11 +24,17 @@ Array = NDArray[np.float64]
 BOLDNESS = 2.0
 """By how much the model's standard deviation is widened. Under a scheduler a bad guess costs a ninth of a training and
 a good one is worth many; measured in docs/LOG.md."""
-MODELLED, FITTED = 300, 150
-"""Rows of the model, and rows that its hyperparameters are found on; both bound the time of a suggestion."""
+MODELLED, FITTED, JUDGED = 300, 100, 60
+"""Rows of the model, those its hyperparameters are found on, and trials that say what fails; they bound the time of
+a suggestion."""
 SCORED = 4
 """Trials with a score before the model is asked."""
 GOOD = 8
+SURE = 0.75
+"""A configuration that succeeds with less probability is tried only where there is no other."""
+MARGIN = (0.3, 0.3)
+"""Least noise and length scale of what is known of failures."""
+_OUT_OF_REACH = 1e6
 
 
 class PredictiveSampler(BaseSampler):
@@ -88,7 +94,7 @@ class PredictiveSampler(BaseSampler):
         def value(rows: Array) -> Array:
             x = self._cube.vectors(rows)
             ends = self._ends(rows, model.longest)
-            return model.log_expected_improvement(x, ends) + succeeds.log_probability(x)
+            return model.log_expected_improvement(x, ends) + succeeds.penalty(x)
 
         return best_candidate(self._cube, value, model.good(), self._rng)
 
@@ -144,19 +150,24 @@ class _Success:
         x = np.array([encode(space, one.params) for one in (*good, *failed)])
         y = np.append(np.ones(len(good)), -np.ones(len(failed)))
         keep = _recent(len(good), len(failed))
-        self._process = Process.fit(Points(x, np.ones(len(x)), y).taken(keep))
+        # Where trials fail the score is often best just before: without a margin every other one would fail there.
+        self._process = Process.fit(Points(x, np.ones(len(x)), y).taken(keep)).smoothed(*MARGIN)
 
-    def log_probability(self, x: Array) -> Array:
+    def penalty(self, x: Array) -> Array:
+        """What the logarithm of the expected improvement loses: minus that of the probability. What is not
+        `SURE` enough comes after everything else, however sure the model is that nothing else improves.
+        """
         if self._process is None:
             return np.zeros(len(x))
         mean, deviation = self._process.predict(x, np.ones(len(x)))
-        return np.asarray(log_ndtr(mean / np.maximum(deviation, 0.1)))
+        log_probability = log_ndtr(mean / np.maximum(deviation, 0.1))
+        return np.asarray(log_probability - _OUT_OF_REACH * np.maximum(0.0, SURE - np.exp(log_probability)))
 
 
 def _recent(good: int, failed: int) -> NDArray[np.intp]:
-    """The newest of both kinds, `FITTED` in all."""
-    kept = min(failed, FITTED // 2)
-    first = max(0, good - (FITTED - kept))
+    """The newest of both kinds, `JUDGED` in all."""
+    kept = min(failed, JUDGED // 2)
+    first = max(0, good - (JUDGED - kept))
     return np.append(np.arange(first, good), np.arange(good + failed - kept, good + failed))
 
 

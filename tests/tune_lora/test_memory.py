@@ -9,10 +9,12 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.feasible import feasible_sampler
+from search_spaces.predictive.evidence import observe
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import store
 from tune_lora.memory import Memory, as_told
+from tune_lora.trial_log import create
 
 
 def space(**more: Any) -> Space:
@@ -82,3 +84,23 @@ def test_a_prior_outside_the_space_teaches_what_lies_inside() -> None:
     memory = Memory(spec, feasible_sampler(spec, seed=0), "minimize")
     within = spec.within(spec.priors[0].params)
     assert memory.adopt(within).params == within
+
+
+def test_a_sampler_that_predicts_hears_running_trials_and_knows_those_that_failed_after_reports() -> None:
+    stored = optuna.create_study()
+    spec = Space.load("lora_tiny")
+    memory = Memory(spec, feasible_sampler(spec, "predictive"), "minimize")
+    for index in range(3):
+        params, drawn = memory.draw()
+        trial = create(stored, spec, params, config=spec.resolve(params), tune_id=str(index))
+        memory.bind(trial.number, drawn)
+        stored._storage.set_trial_intermediate_value(trial._trial_id, 2, 0.5 + index)
+    memory.learn(stored.get_trials(deepcopy=False))
+    mirrored = memory._study.get_trials()
+    assert [dict(trial.intermediate_values) for trial in mirrored] == [{2: 0.5}, {2: 1.5}, {2: 2.5}]
+    failed = stored.get_trials(deepcopy=False)[1]
+    stored._storage.set_trial_user_attr(failed._trial_id, store.CAUSE, Cause.NAN_LOSS.value)
+    stored.tell(failed.number, state=TrialState.FAIL)
+    memory.learn(stored.get_trials(deepcopy=False))
+    seen = observe(memory._study.get_trials(), memory._study.direction, None)
+    assert [(one.runs, one.failed) for one in seen] == [(True, False), (False, True), (True, False)]

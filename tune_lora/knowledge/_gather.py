@@ -14,7 +14,7 @@ from tune_lora.knowledge._points import PRIOR, Knowledge, Reference, Source, obs
 from tune_lora.search_spec import WarmStartSpec
 from tune_lora.spec import StudySpec
 
-LEARNING = ("tpe", "gp", "auto")
+LEARNING = ("tpe", "gp", "predictive", "auto")
 """Samplers that learn from trials they did not suggest; for the others past results are shown in reports only."""
 
 

@@ -64,10 +64,11 @@ def _main_row(found: Measures, group: Group) -> Iterator[str]:
     rows = found.of(group)
     if rows:
         share = found.wall_share(group) if group.method != "tpe1" else None
-        cells = [_cell(found.regret(group, found.plan.few)), _cell(found.regret(group, found.plan.all))]
+        few, last = found.regret(group, found.plan.few), found.regret(group, found.plan.all)
+        cells = [_cell(few), _cell(last)]
         told = "1" if group.method == "tpe1" else _cell(share)
         workers = "" if group.workers == 4 else f", {group.workers} workers"
-        yield f"| {METHODS[group.method].label}{workers} | {' | '.join(cells)} | {told} | {len(rows)} |"
+        yield f"| {METHODS[group.method].label}{workers} | {' | '.join(cells)} | {told} | {few.n if few else 0} |"
 
 
 def _variant_row(found: Measures, group: Group, said: str) -> Iterator[str]:

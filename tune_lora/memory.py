@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from search_spaces.feasible import FeasibleSampler
-from search_spaces.predictive import FAILED
+from search_spaces.predictive import FAILED, TRIED
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import store
@@ -96,11 +96,13 @@ class Memory:
         if trial.state == TrialState.RUNNING:
             self.bind(trial.number, self.adopt(self._space.within(trial.params)))
             return
-        self._study.add_trial(self._finished(trial.params, *as_told(trial)))
+        self._study.add_trial(self._finished(trial.params, *as_told(trial), {TRIED: self._tried(trial)}))
         self._known.add(trial.number)
 
     def _finish(self, trial: FrozenTrial) -> None:
         mine = self._running[trial.number]
+        if TRIED not in mine.user_attrs:
+            mine.set_user_attr(TRIED, self._tried(trial))
         if not trial.state.is_finished():
             if self._sampler.learns_from_running:
                 self._hear(trial.number, trial.intermediate_values)
@@ -118,8 +120,18 @@ class Memory:
             self._running[number].report(curve[budget], budget)
             heard.add(budget)
 
+    def _tried(self, trial: FrozenTrial) -> dict[str, Any]:
+        """What a stored trial tried, with what lies outside the space."""
+        config = {**trial.user_attrs.get(store.CONFIG, {}), **trial.params}
+        return {name: config[name] for name in self._space.parameters if name in config}
+
     def _finished(
-        self, params: Mapping[str, Any], state: TrialState, values: list[float] | None, curve: Mapping[int, float]
+        self,
+        params: Mapping[str, Any],
+        state: TrialState,
+        values: list[float] | None,
+        curve: Mapping[int, float],
+        attributes: Mapping[str, Any] | None = None,
     ) -> FrozenTrial:
         within, distributions = self._space.within(params), self._space.distributions()
         return create_trial(
@@ -128,6 +140,7 @@ class Memory:
             params=within,
             distributions={name: distributions[name] for name in within},
             intermediate_values=dict(curve),
+            user_attrs=dict(attributes or {}),
             system_attrs=self._sampler.marks(self._study) if state == TrialState.COMPLETE else None,
         )
 

@@ -20,6 +20,8 @@ MARKS = (1 / 9, 1 / 3)
 trials says little about the end."""
 FAILED = "failed"
 """User attribute of a trial that failed through its configuration after it had reported."""
+TRIED = "tried"
+"""User attribute of a trial: its parameters with those that lie outside the space, which Optuna cannot hold."""
 LATER = 1.5
 """The newest report is read too where its budget is that many times the last one read."""
 
@@ -35,18 +37,26 @@ class Observed:
     horizon: int | None
 
 
-def observe(trials: Iterable[FrozenTrial], direction: StudyDirection, horizon: Horizon | None) -> list[Observed]:
+def observe(
+    trials: Iterable[FrozenTrial],
+    direction: StudyDirection,
+    horizon: Horizon | None,
+    needed: frozenset[str] = frozenset(),
+) -> list[Observed]:
     """The trials that tell something. One that was pruned without any value, or is marked `FAILED`, failed through its
-    configuration; FAIL is somebody else's fault and tells nothing.
+    configuration; FAIL is somebody else's fault and tells nothing; nor does one that lacks a `needed` parameter.
     """
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-    return [_observed(trial, sign, horizon) for trial in trials if trial.state in states and trial.params]
+    told = (trial for trial in trials if trial.state in states)
+    known = (trial for trial in told if needed <= {*trial.user_attrs.get(TRIED, {}), *trial.params})
+    return [_observed(trial, sign, horizon) for trial in known]
 
 
 def _observed(trial: FrozenTrial, sign: float, horizon: Horizon | None) -> Observed:
     curve = {step: sign * value for step, value in trial.intermediate_values.items() if math.isfinite(value)}
-    end = horizon(trial.params) if horizon is not None else None
+    params = trial.user_attrs.get(TRIED, trial.params)
+    end = horizon(params) if horizon is not None else None
     complete = trial.state == TrialState.COMPLETE
     if complete and trial.value is not None and math.isfinite(trial.value):
         end = max(curve, default=None) if end is None else end
@@ -54,7 +64,7 @@ def _observed(trial: FrozenTrial, sign: float, horizon: Horizon | None) -> Obser
         curve |= {FINAL: sign * trial.value}
     failed = trial.state == TrialState.PRUNED and (not curve or FAILED in trial.user_attrs)
     curve = {} if failed else curve
-    return Observed(trial.params, dict(sorted(curve.items())), trial.state == TrialState.RUNNING, failed, end)
+    return Observed(params, dict(sorted(curve.items())), trial.state == TrialState.RUNNING, failed, end)
 
 
 FINAL = 10**9

@@ -52,6 +52,7 @@ class PredictiveSampler(BaseSampler):
 
     def __init__(self, space: Space, seed: int, n_startup_trials: int, horizon: Horizon | None = None) -> None:
         self._space, self._cube, self._horizon = space, Cube(space), horizon
+        self._needed = frozenset(name for name, parameter in space.parameters.items() if parameter.when is None)
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed)
         # Of a small space, fewer: one more than its coordinates.
@@ -71,7 +72,7 @@ class PredictiveSampler(BaseSampler):
         if "fixed_params" in trial.system_attrs:
             return {}
         trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        observed = observe(trials, study.direction, self._horizon)
+        observed = observe(trials, study.direction, self._horizon, self._needed)
         begun = [one for one in observed if one.curve or one.runs]
         scored = sum(bool(one.curve) for one in observed)
         if len(observed) < self._n_startup or scored < SCORED:

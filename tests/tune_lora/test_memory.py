@@ -104,3 +104,20 @@ def test_a_sampler_that_predicts_hears_running_trials_and_knows_those_that_faile
     memory.learn(stored.get_trials(deepcopy=False))
     seen = observe(memory._study.get_trials(), memory._study.direction, None)
     assert [(one.runs, one.failed) for one in seen] == [(True, False), (False, True), (True, False)]
+
+
+def test_a_reference_outside_the_space_is_learned_as_it_was_trained() -> None:
+    stored = optuna.create_study()
+    spec = Space.load("lora_v2_1")
+    memory = Memory(
+        spec, feasible_sampler(spec, "predictive", horizon=lambda p: int(p["max_train_epochs"])), "minimize"
+    )
+    (prior,) = [prior for prior in spec.priors if prior.name == "trial_3_5"]
+    config = spec.resolve(spec.complete(prior.params))
+    assert config["max_train_epochs"] == 18  # no choice of the space
+    trial = create(stored, spec, spec.within(prior.params), config=config, tune_id="0")
+    memory.bind(trial.number, memory.adopt(spec.within(prior.params)))
+    memory.learn(stored.get_trials(deepcopy=False))
+    memory.draw()
+    seen = observe(memory._study.get_trials(), memory._study.direction, lambda p: int(p["max_train_epochs"]))
+    assert (seen[0].params["max_train_epochs"], seen[0].horizon) == (18, 18)

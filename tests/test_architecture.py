@@ -16,7 +16,9 @@ PACKAGES = ("tune_lora", "trainables", "search_spaces", "cluster")
 
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"atomic", "locks", "objective_spec", "pareto", "records", "scheduler_spec", "search_spec", "spec", "store"}),
+    frozenset(
+        {"atomic", "locks", "objective_spec", "pareto", "records", "scheduler_spec", "search_spec", "spec", "store"}
+    ),
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "rate", "scaffold", "sources", "verify", "view"}),

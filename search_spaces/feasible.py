@@ -41,9 +41,9 @@ class SamplerKind:
 
 
 def _tpe(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
-    # Univariate: every value is drawn given those before it, which is where rules are kept. Under a scheduler a bad guess
-    # is cheap: a heavier prior explores more, and without the magic clip the densities follow the best trials closely.
-    # The best often lies at an end of a range. Measured (docs/LOG.md): regret .168 against .204 of Optuna's defaults.
+    # Univariate: every value is drawn given those before it, which is where rules are kept. Under a scheduler a bad
+    # guess is cheap: a heavier prior explores more, and without the magic clip the densities follow the best trials
+    # closely. The best often lies at an end of a range. Measured (docs/LOG.md): regret .168 against .204 of defaults.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # these settings go in Optuna 6; pyproject.toml stays below it
         return MaskedTPE(

@@ -15,6 +15,8 @@ Points = Sequence[Sequence[float]]
 
 _REACH = 3.0
 """Interquartile ranges beyond the quartiles from which a value says nothing about the others' worth."""
+_FARTHEST = 1e100
+"""Share of the front's range beyond which distances are not told apart; its square is still a number."""
 _MARGIN = 0.1
 """Of each objective's range, between its worst value and the reference: an extreme point covers something too."""
 
@@ -42,7 +44,9 @@ def distances(points: Points) -> list[float]:
     losses = np.asarray(points, dtype=float)
     on_front = losses[front(points)]
     ideal, span = on_front.min(axis=0), np.ptp(on_front, axis=0)
-    shares = (losses - ideal) / np.where(span > 0, span, np.maximum(np.ptp(losses, axis=0), 1e-300))
+    with np.errstate(over="ignore"):  # off a front that is next to flat, a point may be farther than a number says
+        shares = (losses - ideal) / np.where(span > 0, span, np.maximum(np.ptp(losses, axis=0), 1e-300))
+    shares = np.minimum(shares, _FARTHEST)
     return [float(distance) for distance in np.sqrt((shares**2).sum(axis=1))]
 
 

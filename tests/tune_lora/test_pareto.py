@@ -61,6 +61,12 @@ def test_the_recommended_trial_is_the_fairest_trade_whatever_the_units() -> None
     assert turned.best is not None and turned.best.number == 2
 
 
+@pytest.mark.parametrize("flat", [1e-308, 1e-188, 0.0])
+def test_a_front_next_to_flat_still_has_a_recommended_trial(flat: float) -> None:
+    best = study([(0.0, 2.0), (0.0, flat), (1.0, 0.0)], ("minimize", "minimize")).best
+    assert best is not None and best.number == 1
+
+
 def test_trials_that_did_not_complete_are_on_no_front() -> None:
     record = study([(1.0, 2.0)], ("minimize", "minimize"))
     pruned = TrialRecord(1, "pruned", None, {}, {})

@@ -87,21 +87,21 @@ class Memory:
         for trial in trials:
             if trial.state == TrialState.WAITING:
                 continue
-            if trial.number in self._running:
-                self._finish(trial)
-            elif trial.number not in self._known:
+            if trial.number not in self._known:
                 self._meet(trial)
+            if trial.number in self._running:
+                self._follow(trial)
 
     def _meet(self, trial: FrozenTrial) -> None:
         if trial.state == TrialState.RUNNING:
             self.bind(trial.number, self.adopt(self._space.within(trial.params)))
             return
-        self._study.add_trial(self._finished(trial.params, *as_told(trial), {TRIED: self._tried(trial)}))
+        self._study.add_trial(self._finished(trial.params, *as_told(trial), self._said_of(trial)))
         self._known.add(trial.number)
 
-    def _finish(self, trial: FrozenTrial) -> None:
+    def _follow(self, trial: FrozenTrial) -> None:
         mine = self._running[trial.number]
-        if TRIED not in mine.user_attrs:
+        if TRIED not in mine.user_attrs:  # the part that lies outside the space too
             mine.set_user_attr(TRIED, self._tried(trial))
         if not trial.state.is_finished():
             if self._sampler.learns_from_running:
@@ -109,8 +109,7 @@ class Memory:
             return
         state, values, curve = as_told(trial)
         self._hear(trial.number, curve)
-        if self._heard[trial.number] and not curve:
-            mine.set_user_attr(FAILED, True)
+        mine.set_user_attr(FAILED, _is_at_fault(trial))
         self._study.tell(self._running.pop(trial.number), values, state)
 
     def _hear(self, number: int, curve: Mapping[int, float]) -> None:
@@ -124,6 +123,10 @@ class Memory:
         """What a stored trial tried, with what lies outside the space."""
         config = {**trial.user_attrs.get(store.CONFIG, {}), **trial.params}
         return {name: config[name] for name in self._space.parameters if name in config}
+
+    def _said_of(self, trial: FrozenTrial) -> dict[str, Any]:
+        """What Optuna's record of a trial that ended does not hold."""
+        return {TRIED: self._tried(trial), FAILED: _is_at_fault(trial)}
 
     def _finished(
         self,
@@ -157,6 +160,9 @@ def as_told(trial: FrozenTrial) -> tuple[TrialState, list[float] | None, dict[in
         return TrialState.COMPLETE, trial.values, dict(trial.intermediate_values)
     if trial.state == TrialState.PRUNED:
         return TrialState.PRUNED, None, dict(trial.intermediate_values)
+    return (TrialState.PRUNED if _is_at_fault(trial) else TrialState.FAIL), None, {}
+
+
+def _is_at_fault(trial: FrozenTrial) -> bool:
     cause = trial.user_attrs.get(store.CAUSE)
-    at_fault = cause is not None and Cause(cause).is_fault_of_configuration
-    return (TrialState.PRUNED if at_fault else TrialState.FAIL), None, {}
+    return cause is not None and Cause(cause).is_fault_of_configuration

@@ -98,10 +98,15 @@ def _marks() -> Iterator[Figure]:
         )  # fmt: skip
 
 
+def _of_ours(variant: str) -> Iterator[tuple[str, Group, str]]:
+    """Our methods on a variant, each with what its figures' names end with."""
+    for method in OURS:
+        yield method, Group(method, variant), "" if method == "auto" else "_tpe"
+
+
 def _constrained() -> Iterator[Figure]:
     rules = "rules shaped like those of lora_v2_1 make 48.5% of uniform draws infeasible"
-    for method in OURS:
-        ours, ending = Group(method, "constrained"), "" if method == "auto" else "_tpe"
+    for method, ours, ending in _of_ours("constrained"):
         yield Figure(
             f"search_constrained_wasted{ending}", "<= 0", "suggestions",
             f"suggestions of `sampler: {method}` that were thrown away or trained against a rule, a run; {rules}",
@@ -125,8 +130,7 @@ def _constrained() -> Iterator[Figure]:
 
 def _failing() -> Iterator[Figure]:
     where = "a tenth of the space (learning rate over one minus momentum above 0.15) ends in NaN"
-    for method in OURS:
-        ours, ending = Group(method, "failing"), "" if method == "auto" else "_tpe"
+    for method, ours, ending in _of_ours("failing"):
         yield Figure(
             f"search_failures{ending}", "< 0.05", "share",
             f"failed share of the second half of the trials of `sampler: {method}`; {where}",

@@ -19,7 +19,7 @@ MARKS = (1 / 9, 1 / 3)
 """Shares of the longest budget at which a curve is read, besides where it stands now. Below the first, the order of
 trials says little about the end."""
 FAILED = "failed"
-"""User attribute of a trial that failed through its configuration after it had reported."""
+"""User attribute of a trial that was told as PRUNED: whether it failed through its configuration."""
 TRIED = "tried"
 """User attribute of a trial: its parameters with those that lie outside the space, which Optuna cannot hold."""
 LATER = 1.5
@@ -43,8 +43,10 @@ def observe(
     horizon: Horizon | None,
     needed: frozenset[str] = frozenset(),
 ) -> list[Observed]:
-    """The trials that tell something. One that was pruned without any value, or is marked `FAILED`, failed through its
-    configuration; FAIL is somebody else's fault and tells nothing; nor does one that lacks a `needed` parameter.
+    """The trials that tell something.
+
+    A pruned one that is marked `FAILED` failed through its configuration; so did one without any value, where nobody
+    says whether it did. FAIL is somebody else's fault and tells nothing; nor does one that lacks a `needed` parameter.
     """
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
@@ -62,7 +64,7 @@ def _observed(trial: FrozenTrial, sign: float, horizon: Horizon | None) -> Obser
         end = max(curve, default=None) if end is None else end
         curve = {step: value for step, value in curve.items() if end is not None and step < end}
         curve |= {FINAL: sign * trial.value}
-    failed = trial.state == TrialState.PRUNED and (not curve or FAILED in trial.user_attrs)
+    failed = trial.state == TrialState.PRUNED and trial.user_attrs.get(FAILED, not curve)
     curve = {} if failed else curve
     return Observed(params, dict(sorted(curve.items())), trial.state == TrialState.RUNNING, failed, end)
 

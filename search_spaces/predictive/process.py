@@ -208,14 +208,9 @@ def _bounds(d: int) -> tuple[Array, Array]:
     return np.log(lowest), np.log(highest)
 
 
-def standardised(scores: Array) -> tuple[float, float]:
-    """Mean and spread to standardise scores with; a score far below all others does not flatten the rest."""
-    kept = np.maximum(scores, floor_of(scores))
-    spread = float(kept.std())
-    return float(kept.mean()), spread if spread > 0 else 1.0
-
-
-def floor_of(scores: Array) -> float:
-    """Where scores are cut from below: an exploded loss says "bad", not how bad."""
+def standardised(scores: Array) -> Array:
+    """Scores, shape (n,), with mean 0 and deviation 1, cut from below: an exploded loss says "bad", not how bad."""
     low, middle, high = np.percentile(scores, (25, 50, 75))
-    return float(middle - 5 * (high - low)) if high > low else float(scores.min())
+    kept = np.maximum(scores, middle - 5 * (high - low)) if high > low else scores
+    spread = kept.std()
+    return np.asarray((kept - kept.mean()) / (spread if spread > 0 else 1.0))

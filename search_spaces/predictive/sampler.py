@@ -16,7 +16,7 @@ from scipy.special import log_ndtr, ndtr
 from search_spaces.points import encode
 from search_spaces.predictive.candidates import Cube, best_candidate, spread_out
 from search_spaces.predictive.evidence import Horizon, Observed, longest, observe, read, thinned, time_of
-from search_spaces.predictive.process import Points, Process, floor_of, standardised
+from search_spaces.predictive.process import Points, Process, standardised
 from search_spaces.space import Space
 
 Array = NDArray[np.float64]
@@ -113,9 +113,8 @@ class _Model:
         rows = [(index, *report) for index, one in enumerate(begun) for report in read(one, self.longest)]
         vectors = np.array([encode(space, one.params) for one in begun])
         scores = np.array([score for _, _, score in rows])
-        middle, spread = standardised(scores)
-        y = (np.maximum(scores, floor_of(scores)) - middle) / spread
-        seen = Points(vectors[[index for index, _, _ in rows]], np.array([time for _, time, _ in rows]), y)
+        times = np.array([time for _, time, _ in rows])
+        seen = Points(vectors[[index for index, _, _ in rows]], times, standardised(scores))
         seen = seen.taken(thinned(seen.y, MODELLED))
         self._process = Process.fit(seen, seen.taken(thinned(seen.y, FITTED)))
 

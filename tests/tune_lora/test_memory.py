@@ -121,3 +121,33 @@ def test_a_reference_outside_the_space_is_learned_as_it_was_trained() -> None:
     memory.draw()
     seen = observe(memory._study.get_trials(), memory._study.direction, lambda p: int(p["max_train_epochs"]))
     assert (seen[0].params["max_train_epochs"], seen[0].horizon) == (18, 18)
+
+
+def test_a_trial_stopped_before_its_first_score_did_not_fail() -> None:
+    """A pruner that watches the validation loss may stop a trial before anything was scored."""
+    stored = optuna.create_study()
+    spec = Space.load("lora_tiny")
+    memory = Memory(spec, feasible_sampler(spec, "predictive"), "minimize")
+    for cause in (None, Cause.GRADIENT_EXPLOSION):
+        params, drawn = memory.draw()
+        trial = create(stored, spec, params, config=spec.resolve(params), tune_id=str(cause))
+        memory.bind(trial.number, drawn)
+        if cause:
+            stored._storage.set_trial_user_attr(trial._trial_id, store.CAUSE, cause.value)
+        stored.tell(trial.number, state=TrialState.FAIL if cause else TrialState.PRUNED)
+    for told in (memory, Memory(spec, feasible_sampler(spec, "predictive"), "minimize")):  # the study goes on
+        told.learn(stored.get_trials(deepcopy=False))
+        seen = observe(told._study.get_trials(), told._study.direction, None)
+        assert [one.failed for one in seen] == [False, True]
+
+
+def test_what_a_running_trial_reported_is_known_as_soon_as_a_study_goes_on() -> None:
+    stored = optuna.create_study()
+    spec = Space.load("lora_tiny")
+    params = spec.defaults()
+    trial = create(stored, spec, spec.within(params), config=spec.resolve(params), tune_id="0")
+    stored._storage.set_trial_intermediate_value(trial._trial_id, 2, 0.5)
+    memory = Memory(spec, feasible_sampler(spec, "predictive"), "minimize")
+    memory.learn(stored.get_trials(deepcopy=False))
+    (seen,) = observe(memory._study.get_trials(), memory._study.direction, None)
+    assert seen.runs and dict(seen.curve) == {2: -0.5}

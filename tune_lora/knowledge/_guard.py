@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.domains import Categorical, Domain, Number
+from search_spaces.points import encode
 from search_spaces.space import Space
 
 LEAST_CARRIED = 5
@@ -30,7 +30,6 @@ LEAST_OWN, MOST_OWN = 10, 40
 LEVEL = 0.1
 """Probability at which chance is no longer believed in, at each look (docs/knowledge.md has the rates that follow)."""
 PERMUTATIONS = 999
-_ABSENT = -0.5  # on a scale from 0 to 1: a conditional parameter that a trial does not have
 
 Predict = Callable[[Mapping[str, Any]], float]
 """Goodness that carried results promise a configuration: lower is better."""
@@ -90,7 +89,7 @@ def predictor(space: Space, params: Sequence[Mapping[str, Any]], shares: Sequenc
     from sklearn.ensemble import ExtraTreesRegressor  # takes a second to import
     from sklearn.linear_model import RidgeCV
 
-    known, targets = np.array([_features(space, one) for one in params]), np.asarray(shares, dtype=float)
+    known, targets = np.array([encode(space, one) for one in params]), np.asarray(shares, dtype=float)
     middle = known.mean(axis=0)
     # One core: trials are training on the others.
     trees = ExtraTreesRegressor(n_estimators=60, min_samples_leaf=2, random_state=0, n_jobs=1).fit(known, targets)
@@ -98,7 +97,7 @@ def predictor(space: Space, params: Sequence[Mapping[str, Any]], shares: Sequenc
     answers: dict[tuple[float, ...], float] = {}
 
     def predict(one: Mapping[str, Any]) -> float:
-        asked = tuple(_features(space, one))
+        asked = tuple(encode(space, one))
         if asked not in answers:
             at = np.array([asked])
             both = float(trees.predict(at)[0]) + float(ridge.predict(_with_squares(at - middle))[0])
@@ -129,33 +128,3 @@ def _compare(first: Own, second: Own) -> float:
         return float(np.sign(first.final - second.final))
     shared = first.scores.keys() & second.scores.keys()
     return float(np.sign(first.scores[max(shared)] - second.scores[max(shared)])) if shared else 0.0
-
-
-def _features(space: Space, params: Mapping[str, Any]) -> list[float]:
-    found: list[float] = []
-    for name, parameter in space.parameters.items():
-        found += _scaled(parameter.domain, params[name]) if name in params else _absent(parameter.domain)
-    return found
-
-
-def _scaled(domain: Domain, value: Any) -> list[float]:
-    if isinstance(domain, Number):
-        low, high, at = (np.log([domain.low, domain.high, value])) if domain.log else (domain.low, domain.high, value)
-        return [float((at - low) / (high - low)) if high > low else 0.0]
-    choices = _choices(domain)
-    if _is_ordered(choices):
-        return [sorted(choices).index(value) / max(len(choices) - 1, 1)]
-    return [float(domain.contains(value) and choice == value) for choice in choices]
-
-
-def _absent(domain: Domain) -> list[float]:
-    choices = _choices(domain)
-    return [_ABSENT] * (1 if isinstance(domain, Number) or _is_ordered(choices) else len(choices))
-
-
-def _choices(domain: Domain) -> tuple[Any, ...]:
-    return domain.choices if isinstance(domain, Categorical) else ()
-
-
-def _is_ordered(choices: Sequence[Any]) -> bool:
-    return all(isinstance(choice, int | float) and not isinstance(choice, bool) for choice in choices)

@@ -9,7 +9,6 @@ import math
 import random
 import time
 from collections.abc import Generator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,11 @@ from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailur
 from tune_lora.errors import nearest
 
 if TYPE_CHECKING:  # importing this module stays cheap: torch is loaded when a trial runs
-    import numpy as np
     import torch
 
-    from trainables.evaluation import Evaluation, Evaluator
     from trainables.lora.adapters import Adapter
-    from trainables.lora.base import Base
-    from trainables.lora.cache import Latents
     from trainables.lora.engine import LoraEngine
+    from trainables.lora.image_session import ImageSession
 
 REQUIRED = ("network_dim", "network_alpha", "learning_rate", "max_train_epochs")
 WHOLE = (
@@ -107,12 +103,23 @@ class DiffusionLora:
                 mistakes.append(f"{name}: got {params[name]!r}; {nearest(str(params[name]), known)}")
         return mistakes + _wrong_numbers(params)
 
+    def load_dataset(self) -> datasets.Dataset:
+        """The images, split the same way in every trial and every study.
+
+        Raises:
+            InputErrors: every unreadable image, missing caption or unknown setting.
+        """
+        return datasets.load(
+            Path(self.dataset), self.dataset_settings, held_out_share=self.held_out_share, seed=SPLIT_SEED
+        )
+
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """Trains one LoRA; one Report an epoch, with images and score where somebody decides and at the end."""
+        from trainables.lora.image_session import session_for
         from trainables.lora.safety import out_of_memory_is_a_cause
 
         with out_of_memory_is_a_cause():
-            session = _session(self, context)
+            session = session_for(self, context)
             trial = _Trial(self, session, context)
             try:
                 yield from trial.epochs()
@@ -124,7 +131,9 @@ class DiffusionLora:
 
         Returns ``{"baseline": metrics, "calibration": {...}, "images": {label: path}}``.
         """
-        session = _session(self, context)
+        from trainables.lora.image_session import session_for
+
+        session = session_for(self, context)
         metrics: dict[str, float] = {"val_loss": session.validation_loss()}
         images, evaluation = session.evaluate()
         metrics |= evaluation.metrics
@@ -153,129 +162,10 @@ def _wrong_numbers(params: Params) -> list[str]:
     return mistakes
 
 
-class _Session:
-    """What outlives a trial on a worker: base, dataset, latents, networks of the evaluation."""
-
-    def __init__(self, trainer: DiffusionLora, data: datasets.Dataset) -> None:
-        from trainables.lora import base as bases
-        from trainables.lora import cache
-
-        self.trainer, self.data = trainer, data
-        self.base: Base = bases.load(trainer.base)
-        settings = data.settings
-        self.latents: Latents = cache.latents(self.base, data.train, settings.resolution, flip=settings.flip)
-        held_out = cache.latents(self.base, data.held_out, settings.resolution)
-        self.held_out_latents: torch.Tensor = held_out.mean[:, 0]
-        self.held_out_ids = self.base.tokens([image.caption for image in data.held_out])
-        self._text_states: Mapping[str, torch.Tensor] | None = None
-        self.prompts = _prompts(trainer.evaluation, data)
-        self.evaluator: Evaluator = self._evaluator()
-
-    def _evaluator(self) -> Evaluator:
-        import numpy as np
-
-        from trainables.evaluation import Evaluator
-
-        size = self.data.settings.resolution
-        chosen = self.trainer.evaluation
-        return Evaluator.load(
-            references=np.stack([datasets.pixels(image.path, size) for image in self.data.train]),
-            reference_captions=[image.caption for image in self.data.train],
-            identity_references=np.stack([datasets.pixels(image.path, size) for image in self.data.held_out]),
-            targets=chosen.targets,
-            weights=chosen.weights,
-            clip_path=Path(chosen.clip) if chosen.clip else None,
-            lpips_path=Path(chosen.lpips) if chosen.lpips else None,
-            device=self.base.device,
-        )
-
-    def validation_loss(self) -> float:
-        """Held-out loss of the base with whatever adapter is attached."""
-        from trainables.lora.diffusion_loss import validation_loss
-
-        with self.autocast():
-            return validation_loss(self.base, self.held_out_latents, self.held_out_ids)
-
-    def text_states(self) -> Mapping[str, torch.Tensor]:
-        """States of every training caption, and of the empty one that dropout shows, under the base's text encoder."""
-        from trainables.lora import cache
-
-        if self._text_states is None:
-            captions = [image.caption for image in self.data.train]
-            self._text_states = cache.text_states(self.base, [*captions, ""])
-        return self._text_states
-
-    def autocast(self) -> Any:
-        """bf16 where it was asked for."""
-        import torch
-
-        if self.trainer.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.base.device.type, torch.bfloat16)
-
-    def evaluate(self) -> tuple[np.ndarray, Evaluation]:
-        """Images (N, H, W, 3) of the study's prompts and seeds, and what they measure."""
-        from trainables.lora.generation import generate
-
-        chosen = self.trainer.evaluation
-        seeds = [chosen.seed + index for index in range(len(self.prompts))]
-        with self.autocast():
-            images = generate(
-                self.base.pipeline, self.prompts, seeds, steps=chosen.steps, guidance=chosen.guidance,
-                size=self.data.settings.resolution,
-            )  # fmt: skip
-        return images, self.evaluator.evaluate(images, self.prompts)
-
-    def write_grid(self, path: Path, images: np.ndarray, evaluation: Evaluation, title: str) -> None:
-        """The evaluated images side by side, failed ones marked."""
-        from trainables.lora.generation import write_image_grid
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_image_grid(path, images, labels=list(self.prompts), failed=evaluation.failed, title=title)
-
-    def write_references(self, path: Path) -> None:
-        """Held-out images beside which the winner is shown."""
-        import numpy as np
-
-        from trainables.lora.generation import write_image_grid
-
-        shown = self.data.held_out[: self.trainer.evaluation.n_images]
-        images = np.stack([datasets.pixels(image.path, self.data.settings.resolution) for image in shown])
-        write_image_grid(path, images, labels=[image.caption for image in shown], failed=None, title="held-out images")
-
-
-def _prompts(evaluation: ImageEvaluation, data: datasets.Dataset) -> tuple[str, ...]:
-    source = list(evaluation.prompts) or [image.caption for image in data.held_out]
-    return tuple(source[index % len(source)] for index in range(evaluation.n_images))
-
-
-def _session(trainer: DiffusionLora, context: TrialContext) -> _Session:
-    """The worker's session for this trainer; made at the first trial, and again only when the trainer's settings
-    differ."""
-    import torch
-
-    torch.set_num_threads(context.threads)
-    key = repr(trainer)
-    held = context.shared.get("diffusion_lora")
-    if held is None or held[0] != key:
-        data = load_dataset(trainer)
-        context.shared.clear()  # the old base goes before the new one comes
-        context.shared["diffusion_lora"] = held = (key, _Session(trainer, data))
-    session: _Session = held[1]
-    return session
-
-
-def load_dataset(trainer: DiffusionLora) -> datasets.Dataset:
-    """The trainer's dataset, split the same way in every trial and every study."""
-    return datasets.load(
-        Path(trainer.dataset), trainer.dataset_settings, held_out_share=trainer.held_out_share, seed=SPLIT_SEED
-    )
-
-
 class _Trial:
     """One LoRA from its first step (or its checkpoint) to its export."""
 
-    def __init__(self, trainer: DiffusionLora, session: _Session, context: TrialContext) -> None:
+    def __init__(self, trainer: DiffusionLora, session: ImageSession, context: TrialContext) -> None:
         from trainables.lora.engine import EngineSettings, LoraEngine, steps_per_epoch
 
         self.trainer, self.session, self.context, self.params = trainer, session, context, context.params

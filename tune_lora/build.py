@@ -12,7 +12,7 @@ from typing import Any
 from search_spaces.space import Space
 from trainables import curve, demo_character, diffusion_lora
 from trainables.curve import Curve
-from trainables.diffusion_lora import OPTIONAL, REQUIRED, DiffusionLora, ImageEvaluation, load_dataset
+from trainables.diffusion_lora import OPTIONAL, REQUIRED, DiffusionLora, ImageEvaluation
 from trainables.lora.paths import cache_folder, resolve_base
 from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -47,7 +47,7 @@ def plan(spec: StudySpec) -> Plan:
     trainer = trainer_of(spec)
     if isinstance(trainer, DiffusionLora):
         _collect(mistakes, lambda: resolve_base(spec.base))
-        _collect(mistakes, lambda: load_dataset(trainer))
+        _collect(mistakes, trainer.load_dataset)
     mistakes.extend(_unmeasured(spec))
     if spec.objective.several:
         mistakes.extend(_for_one_objective_only(spec))

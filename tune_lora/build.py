@@ -12,8 +12,10 @@ from typing import Any
 from search_spaces.space import Space
 from trainables import curve, demo_character, diffusion_lora
 from trainables.curve import Curve
-from trainables.diffusion_lora import OPTIONAL, REQUIRED, DiffusionLora, ImageEvaluation
+from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
 from trainables.lora.paths import cache_folder, resolve_base
+from trainables.lora.rules import is_known
+from trainables.lora.settings import IMAGE_RULES
 from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import Knowledge, gather
@@ -162,9 +164,9 @@ def _unknown_fixed(spec: StudySpec, space: Space) -> Iterable[str]:
     """Fixed values that neither the trainer nor the space has a use for: most likely misspelt."""
     if spec.trainer != "diffusion_lora":
         return
-    used = {*REQUIRED, *OPTIONAL, *space.parameters, *space.derived, *space.external, *_own_fixed(spec)}
+    used = {*IMAGE_RULES, *space.parameters, *space.derived, *space.external, *_own_fixed(spec)}
     for name in spec.fixed:
-        if name not in used:
+        if name not in used and not is_known(name, IMAGE_RULES):
             yield f"fixed: unknown setting {name!r}; {nearest(name, used)}"
 
 

@@ -1,70 +1,167 @@
-"""LoRA adapters on a frozen model, through peft: put in, read out, restored and taken away without a trace."""
+"""A LoRA adapter over frozen models: put in, read out, restored and taken away without a trace."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from diffusers.utils.peft_utils import recurse_remove_peft_layers
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from torch import nn
 
-NAME = "default"
-# What kohya's standard LoRA trains: every linear layer and 1x1 convolution of the transformer blocks.
-UNET_TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
-TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+from trainables.lora.layers import LoraLayer, lora_layer
+from trainables.lora.targets import Targets
 
 
-@dataclass
-class Adapter:
-    """One LoRA on one frozen model. `rate` is its learning rate; `alpha` divides by `rank` to give the scale."""
+@dataclass(frozen=True)
+class LoraShape:
+    """Size and kind of an adapter. Alpha over rank is the scale (rsLoRA: over its square root).
 
-    model: torch.nn.Module
-    targets: tuple[str, ...]
+    `conv_rank` above 0 adapts convolutions too, those larger than 1x1 with this rank. `ranks` gives other ranks to
+    layers whose name begins so (``down_blocks.1``; the longest match wins, 0 leaves them out); their alpha keeps its
+    proportion to the rank.
+    """
+
     rank: int
     alpha: float
-    rate: float
     dropout: float = 0.0
+    conv_rank: int = 0
+    conv_alpha: float = 0.0
+    dora: bool = False
+    rslora: bool = False
+    ranks: Mapping[str, int] = field(default_factory=dict)
+
+    def size_of(self, name: str, module: nn.Module) -> tuple[int, float]:
+        """Rank and alpha of one layer; a rank of 0 means none."""
+        is_large = isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1)
+        rank, alpha = (self.conv_rank, self.conv_alpha or self.alpha) if is_large else (self.rank, self.alpha)
+        fitting = [prefix for prefix in self.ranks if name == prefix or name.startswith(f"{prefix}.")]
+        if not fitting or not rank:
+            return rank, alpha
+        chosen = self.ranks[max(fitting, key=len)]
+        return chosen, alpha * chosen / rank
+
+
+@dataclass(frozen=True)
+class Part:
+    """One frozen model of an adapter: its name (``unet``, ``text_encoder``, ``model``), learning rate and targets."""
+
+    name: str
+    model: nn.Module
+    rate: float
+    shape: LoraShape
+    targets: Targets
+
+
+class Adapter:
+    """One trial's LoRA, over one or more frozen models.
+
+    `loraplus_ratio` multiplies the learning rate of the B matrices (LoRA+: Hayou et al. 2024, arXiv 2402.12354).
+    """
+
+    def __init__(self, parts: Sequence[Part], *, loraplus_ratio: float = 1.0) -> None:
+        self.parts, self.loraplus_ratio = tuple(parts), loraplus_ratio
+        self._layers: dict[str, dict[str, LoraLayer]] = {part.name: {} for part in parts}
 
     def attach(self, seed: int) -> Adapter:
-        """Puts the adapter's layers in: A random by `seed`, B zero, so that the model starts as the base."""
-        config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, target_modules=list(self.targets), lora_dropout=self.dropout
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            inject_adapter_in_model(config, self.model, adapter_name=NAME)
-        for parameter in self.parameters():
-            parameter.data = parameter.data.float()
+        """Puts the layers in: A random by `seed`, B zero, so that the models start as they were.
+
+        Whatever fails on the way, such as memory, the models are left clean.
+
+        Raises:
+            ValueError: a model has no layer that is meant.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        try:
+            for part in self.parts:
+                self._attach(part, generator)
+        except BaseException:
+            self.detach()
+            raise
         return self
 
-    def detach(self) -> None:
-        """Takes the layers away; the base is what it was."""
-        recurse_remove_peft_layers(self.model)
-        for name in ("peft_config", "_hf_peft_config_loaded"):
-            self.model.__dict__.pop(name, None)
+    def _attach(self, part: Part, generator: torch.Generator) -> None:
+        shape, found = part.shape, self._layers[part.name]
+        for name, module in list(part.targets.layers(part.model, convolutions=shape.conv_rank > 0)):
+            rank, alpha = shape.size_of(name, module)
+            if not rank:
+                continue
+            layer = lora_layer(
+                module, rank, alpha, dropout=shape.dropout, dora=shape.dora, rslora=shape.rslora
+            )  # fmt: skip
+            layer.reset(generator)
+            layer.train(part.model.training)
+            _put(part.model, name, layer)
+            found[name] = layer
+        if not found:
+            raise ValueError(f"{part.name} ({type(part.model).__name__}) has no layer that an adapter could be put on")
 
-    def parameters(self) -> list[torch.nn.Parameter]:
-        """The trained tensors, in the model's order."""
-        return [
-            parameter for name, parameter in self.model.named_parameters() if f".{NAME}." in name and "lora_" in name
-        ]
+    def detach(self) -> None:
+        """Takes the layers away; the models are what they were."""
+        for part in self.parts:
+            for name, layer in self._layers[part.name].items():
+                _put(part.model, name, layer.base_layer)
+            self._layers[part.name] = {}
+
+    def layers(self) -> Mapping[str, Mapping[str, LoraLayer]]:
+        """The attached layers, by part and by the name of the layer that they stand for."""
+        return self._layers
+
+    def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for part, layers in self._layers.items():
+            for name, layer in layers.items():
+                for own, parameter in layer.named_parameters():
+                    if own.startswith("lora_"):
+                        yield f"{part}.{name}.{own}", parameter
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained tensors, part by part in the models' order."""
+        return [parameter for _, parameter in self._named()]
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameter groups with their learning rates ``lr``: one a part, or two where B has a rate of its own."""
+        named = list(self._named())
+        groups: list[dict[str, Any]] = []
+        for part in self.parts:
+            mine = [(name, value) for name, value in named if name.startswith(f"{part.name}.")]
+            if self.loraplus_ratio == 1:
+                groups.append({"params": [value for _, value in mine], "lr": part.rate})
+                continue
+            ups = [value for name, value in mine if ".lora_B." in name]
+            rest = [value for name, value in mine if ".lora_B." not in name]
+            groups.append({"params": rest, "lr": part.rate})
+            groups.append({"params": ups, "lr": part.rate * self.loraplus_ratio})
+        return groups
 
     def largest(self) -> float:
         """Largest absolute value among the trained tensors."""
         return max(float(parameter.detach().abs().max()) for parameter in self.parameters())
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Copies of the trained tensors on the CPU, under peft's names."""
-        state = get_peft_model_state_dict(self.model, adapter_name=NAME)
-        return {name: value.detach().cpu().clone() for name, value in state.items()}
+        """Copies of the trained tensors on the CPU, as ``<part>.<layer>.lora_A.weight`` and so on."""
+        return {name: value.detach().cpu().clone() for name, value in self._named()}
 
+    @torch.no_grad()
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
         """Loads what `state` gave.
 
         Raises:
             ValueError: the tensors belong to another adapter.
         """
-        result = set_peft_model_state_dict(self.model, dict(state), adapter_name=NAME)
-        if result.unexpected_keys:
-            raise ValueError(f"checkpoint does not fit the adapter: {sorted(result.unexpected_keys)[:3]}")
+        named = dict(self._named())
+        wrong = sorted(set(named) ^ set(state)) or [
+            name for name, value in named.items() if value.shape != state[name].shape
+        ]
+        if wrong:
+            raise ValueError(f"checkpoint does not fit the adapter, first at {wrong[0]}")
+        for name, value in named.items():
+            value.copy_(state[name])
+
+
+def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    holder = model.get_submodule(parent)
+    if isinstance(holder, nn.ModuleList | nn.Sequential):
+        holder[int(child)] = layer
+    else:
+        setattr(holder, child, layer)

@@ -12,12 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from diffusers import UNet2DConditionModel
-from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import CLIPTextModel
 
-from trainables.lora.adapters import NAME
+from trainables.lora.adapters import Adapter, Part
 from trainables.lora.files import write_whole
 from trainables.lora.lora_files import load_lora
 
@@ -41,47 +38,42 @@ class ExportedLora:
 
 def export_lora(
     folder: Path,
+    adapter: Adapter,
     *,
-    unet: UNet2DConditionModel,
-    text_encoder: CLIPTextModel | None,
-    rank: int,
-    alpha: float,
     metadata: Mapping[str, str] | None = None,
     dtype: Literal["fp16", "fp32"] = "fp16",
 ) -> ExportedLora:
-    """Writes the adapters that peft has put into the models, each file whole or not at all.
+    """Writes an attached adapter, each file whole or not at all.
 
-    `metadata` is put into the header of both files. `text_encoder` is None where it was not trained.
+    `metadata` is put into the header of both files.
 
     Raises:
-        ValueError: a model has no adapter, or one of another rank, or weights that are not finite in `dtype`.
+        ValueError: the adapter is not attached, or has weights that are not finite in `dtype`.
     """
-    models: dict[str, torch.nn.Module] = {"unet": unet} | (
-        {} if text_encoder is None else {"text_encoder": text_encoder}
-    )
-    state = {part: _adapter_state(model, rank, _DTYPES[dtype]) for part, model in models.items()}
+    state = {part.name: _part_state(adapter, part, _DTYPES[dtype]) for part in adapter.parts}
+    shape = adapter.parts[0].shape
     provenance = {"format": "pt", **(metadata or {})}
-    header = _peft_header(state, rank, alpha) | provenance
+    header = _peft_header(state, shape.rank, shape.alpha) | provenance
     tensors = _peft_layout(state)
     diffusers = write_whole(folder / DIFFUSERS_NAME, lambda path: save_file(tensors, path, header))
-    kohya_header = _kohya_header(unet, rank, alpha, metadata or {}) | provenance
-    kohya_tensors = _kohya_layout(state, alpha)
+    kohya_header = _kohya_header(adapter.parts[0].model, shape.rank, shape.alpha, metadata or {}) | provenance
+    kohya_tensors = _kohya_layout(state, shape.alpha)
     kohya = write_whole(folder / KOHYA_NAME, lambda path: save_file(kohya_tensors, path, kohya_header))
     return ExportedLora(diffusers, kohya)
 
 
-def _adapter_state(model: torch.nn.Module, rank: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _part_state(adapter: Adapter, part: Part, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Weights by ``<module>.lora_A.weight`` and ``<module>.lora_B.weight``; modules named as diffusers names them."""
-    if NAME not in getattr(model, "peft_config", {}):
-        raise ValueError(f"{type(model).__name__} has no adapter named {NAME!r}")
+    if not adapter.layers()[part.name]:
+        raise ValueError(f"{type(part.model).__name__} has no adapter attached")
     state = {}
-    for name, value in get_peft_model_state_dict(model, adapter_name=NAME).items():
-        tensor = value.detach().to("cpu", dtype).contiguous()
+    for name, value in adapter.state().items():
+        if not name.startswith(f"{part.name}."):
+            continue
+        tensor = value.to(dtype).contiguous()
         if not tensor.isfinite().all():
             raise ValueError(f"{name} is not finite in {dtype}")
-        if tensor.shape[0 if "lora_A" in name else 1] != rank:
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; must be of rank {rank}")
-        state[name] = tensor
+        state[name.removeprefix(f"{part.name}.")] = tensor
     return state
 
 
@@ -120,9 +112,9 @@ def _kohya_layout(state: Mapping[str, Mapping[str, torch.Tensor]], alpha: float)
     return layout
 
 
-def _kohya_header(unet: UNet2DConditionModel, rank: int, alpha: float, metadata: Mapping[str, str]) -> dict[str, str]:
+def _kohya_header(unet: torch.nn.Module, rank: int, alpha: float, metadata: Mapping[str, str]) -> dict[str, str]:
     """What tools show of a LoRA, under the names of kohya's sd-scripts."""
-    is_sd2 = unet.config.cross_attention_dim == _SD2_TEXT_WIDTH
+    is_sd2 = getattr(unet, "config", {}).get("cross_attention_dim") == _SD2_TEXT_WIDTH
     return {
         "ss_network_module": "networks.lora",
         "ss_network_dim": str(rank),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -42,6 +43,15 @@ class Watch:
             raise TrialFailure(
                 Cause.GRADIENT_EXPLOSION, f"mean loss rose from {self._first:.3g} to {mean:.3g} by step {step}"
             )
+
+    def state(self) -> dict[str, Any]:
+        """What has been seen, so that a restored trial is judged by its own beginning."""
+        return {"recent": list(self._recent), "first": self._first}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Loads what `state` gave."""
+        self._recent = deque(state["recent"], maxlen=WINDOW)
+        self._first = state["first"]
 
     def gradient(self, norm: float, step: int) -> None:
         """Raises TrialFailure when the gradient norm is not finite."""

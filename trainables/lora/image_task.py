@@ -1,0 +1,179 @@
+"""What a batch, a loss and a picture are to the LoRA engine when it trains images."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainables.lora import dataset as datasets
+from trainables.lora.adapters import Adapter, LoraShape, Part
+from trainables.lora.diffusion_loss import denoising_loss
+from trainables.lora.engine import LoraEngine
+from trainables.lora.export import export_lora
+from trainables.lora.image_session import ImageSession
+from trainables.lora.optimization import Optimization
+from trainables.lora.settings import EngineSettings, ranks_by_prefix
+from trainables.lora.targets import CLIP_TEXT, UNET
+from trainables.protocol import Cause, Params, TrialContext, TrialFailure
+
+if TYPE_CHECKING:
+    from trainables.diffusion_lora import DiffusionLora
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Rows of the dataset with the view (1: mirrored) and the caption of each; `noise` and `timesteps` are drawn for
+    all of them."""
+
+    rows: Sequence[int]
+    views: Sequence[int]
+    captions: Sequence[str]
+
+    @property
+    def size(self) -> int:
+        """Images in the micro-batch."""
+        return len(self.rows)
+
+    @property
+    def local(self) -> int:
+        """Images that this process trains on."""
+        return len(self.rows)
+
+
+class ImageTask:
+    """One image LoRA on a worker's session; `close` takes it off the shared base again."""
+
+    def __init__(self, trainer: DiffusionLora, session: ImageSession, context: TrialContext) -> None:
+        self.trainer, self.session, self.context, self.params = trainer, session, context, context.params
+        self.batch_size = int(self.params.get("train_batch_size", session.data.settings.batch_size))
+        self.settings = EngineSettings.from_params(self.params)
+        self.adapter = adapter_of(session, self.params).attach(context.seed)
+        try:
+            total = self._steps_per_epoch() * trainer.horizon(self.params)
+            self.engine = LoraEngine([Optimization(self.adapter, self.settings, total)])
+        except BaseException:  # whatever went wrong, the shared base must be left clean
+            self.close()
+            raise
+
+    def _steps_per_epoch(self) -> int:
+        """The last, smaller batch and the last, incomplete accumulation both count."""
+        batches = -(-self.session.data.samples_per_epoch // self.batch_size)
+        return -(-batches // self.settings.gradient_accumulation_steps)
+
+    @property
+    def trains_text(self) -> bool:
+        """Whether a text encoder has an adapter."""
+        return len(self.adapter.parts) > 1
+
+    def steps(self, unit: int) -> Sequence[Sequence[ImageBatch]]:
+        """An epoch in its own order, repeats counted."""
+        data = self.session.data
+        rng = random.Random(f"{self.context.seed}:{unit}:order")
+        # Noise comes from the epoch's own generator, on the CPU: every device draws the same.
+        self._noise = torch.Generator().manual_seed(rng.randrange(2**62))
+        order = [row for row, image in enumerate(data.train) for _ in range(image.repeats)]
+        rng.shuffle(order)
+        batches = [
+            self._batch(order[start : start + self.batch_size], rng) for start in range(0, len(order), self.batch_size)
+        ]
+        accumulation = int(self.settings.gradient_accumulation_steps)
+        return [batches[start : start + accumulation] for start in range(0, len(batches), accumulation)]
+
+    def _batch(self, rows: Sequence[int], rng: random.Random) -> ImageBatch:
+        data = self.session.data
+        views = [rng.randrange(2) if data.settings.flip else 0 for _ in rows]
+        captions = [datasets.shown_caption(data.train[row].caption, data.settings, rng) for row in rows]
+        return ImageBatch(rows, views, captions)
+
+    def loss(self, batch: ImageBatch) -> torch.Tensor:
+        """Mean error of the denoiser over the batch."""
+        session, base = self.session, self.session.base
+        clean = session.latents.sample(batch.rows, batch.views, self._noise)
+        noise = torch.randn(clean.shape, generator=self._noise)
+        timesteps = torch.randint(
+            base.noise_schedule.config.num_train_timesteps, (len(batch.rows),), generator=self._noise
+        )
+        gamma = float(self.params.get("min_snr_gamma", 0.0))
+        with session.autocast():
+            return denoising_loss(base, clean, noise, timesteps, self._states(batch.captions), min_snr_gamma=gamma)
+
+    def _states(self, captions: Sequence[str]) -> torch.Tensor:
+        """Text states of the captions; from the cache while the text encoder is frozen."""
+        base = self.session.base
+        if self.trains_text:
+            return base.text_states(base.tokens(list(captions)))
+        if self.session.data.settings.shuffle_caption:  # hardly a caption comes twice: keeping them would fill memory
+            with torch.no_grad():
+                return base.text_states(base.tokens(list(captions)))
+        known = self.session.text_states()
+        return torch.stack([known[caption] for caption in captions])
+
+    def validate(self) -> dict[str, float]:
+        """Held-out loss."""
+        return {"val_loss": self.session.validation_loss()}
+
+    def look(self, budget: int) -> tuple[dict[str, float], dict[str, Path]]:
+        """Generates, measures, stores the grid; ends the trial when most images failed."""
+        images, evaluation = self.session.evaluate()
+        path = self.context.folder / "images" / f"epoch_{budget:03d}.png"
+        title = f"trial {self.context.folder.name}, epoch {budget}"
+        self.session.write_grid(path, images, evaluation, title)
+        if evaluation.mostly_failed:
+            count = sum(evaluation.failed)
+            raise TrialFailure(
+                Cause.BLACK_IMAGES, f"{count} of {len(images)} images failed at epoch {budget}", evaluation.metrics
+            )
+        return dict(evaluation.metrics), {f"epoch {budget}": path}
+
+    def export(self, metrics: Mapping[str, float]) -> None:
+        """Writes the LoRA in both layouts, with where it comes from."""
+        base = self.trainer.base
+        provenance = {
+            "tune_lora_params": json.dumps(dict(self.params), sort_keys=True, default=str),
+            "tune_lora_metrics": json.dumps(dict(metrics), sort_keys=True),
+            "tune_lora_trial": self.context.folder.name,
+            "tune_lora_seed": str(self.context.seed),
+            "tune_lora_base": base if "/" not in base else Path(base).name,
+            "tune_lora_base_sha256": self.session.base.identity,
+            "tune_lora_dataset": self.session.data.name,
+        }
+        export_lora(self.context.folder / "lora", self.adapter, metadata=provenance)
+
+    def close(self) -> None:
+        """Takes the adapter off the shared base, and leaves it in evaluation mode however the trial ended."""
+        for part in self.adapter.parts:
+            part.model.eval()
+        self.adapter.detach()
+
+
+def adapter_of(session: ImageSession, params: Params) -> Adapter:
+    """The adapter that a configuration describes: of the UNet, and of the text encoders where they have a rate."""
+    shape = shape_of(params)
+    which = str(params.get("network_targets", "all"))
+    base = session.base
+    parts = [Part("unet", base.unet, float(params["learning_rate"]), shape, UNET[which])]
+    if (rate := float(params.get("text_encoder_lr", 0.0))) > 0:
+        parts.append(Part("text_encoder", base.text_encoder, rate, shape, CLIP_TEXT[which]))
+    return Adapter(parts, loraplus_ratio=float(params.get("loraplus_lr_ratio", 1.0)))
+
+
+def shape_of(params: Params) -> LoraShape:
+    """Size and kind of an image LoRA; alpha of the convolutions keeps the proportion unless it is given."""
+    rank, alpha = int(params["network_dim"]), float(params["network_alpha"])
+    conv_rank = int(params.get("conv_dim", 0))
+    return LoraShape(
+        rank=rank,
+        alpha=alpha,
+        dropout=float(params.get("network_dropout", 0.0)),
+        conv_rank=conv_rank,
+        conv_alpha=float(params.get("conv_alpha", 0.0)) or alpha * conv_rank / rank,
+        dora=bool(params.get("use_dora", False)),
+        rslora=bool(params.get("use_rslora", False)),
+        ranks=ranks_by_prefix(params, "network_dim"),
+    )

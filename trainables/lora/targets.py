@@ -1,0 +1,56 @@
+"""Which layers of a model get an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from trainables.lora.layers import LoraLayer, can_be_adapted
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Layers by the ends of their names (``to_q`` is every ``...to_q``); no `ends`: every linear layer.
+
+    `convolutions` are the ends that are added where a trial gives convolutions a rank (LoCon). `without` are left out.
+    """
+
+    ends: tuple[str, ...] = ()
+    convolutions: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def layers(self, model: nn.Module, *, convolutions: bool = False) -> Iterator[tuple[str, nn.Module]]:
+        """Name and module of each layer that is meant, in the model's order."""
+        ends = self.ends + (self.convolutions if convolutions and self.ends else ())
+        for name, module in model.named_modules():
+            if not can_be_adapted(module) or isinstance(module, LoraLayer) or _ends(name, self.without):
+                continue
+            if _ends(name, ends) if ends else isinstance(module, nn.Linear):
+                yield name, module
+
+
+def _ends(name: str, ends: tuple[str, ...]) -> bool:
+    return any(name == end or name.endswith(f".{end}") for end in ends)
+
+
+_UNET_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_UNET_BLOCK = (*_UNET_ATTENTION, "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
+# What kohya's scripts adapt besides with a rank for convolutions: all of the residual blocks and the resampling.
+_UNET_CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "downsamplers.0.conv", "upsamplers.0.conv")
+_TEXT_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+
+UNET = {
+    "attention": Targets(_UNET_ATTENTION, _UNET_CONVOLUTIONS),
+    "all": Targets(_UNET_BLOCK, _UNET_CONVOLUTIONS),
+}
+"""Of Stable Diffusion's UNet: attention alone, or every linear layer and 1x1 convolution of the transformer blocks, as
+kohya's standard LoRA has it."""
+CLIP_TEXT = {"attention": Targets(_TEXT_ATTENTION), "all": Targets((*_TEXT_ATTENTION, "fc1", "fc2"))}
+"""Of its text encoders."""
+CAUSAL_LM = {
+    "attention": Targets(("q_proj", "k_proj", "v_proj", "o_proj")),
+    "all": Targets(without=("lm_head", "embed_out", "output")),
+}
+"""Of causal language models: attention by the names most of them use, or every linear layer but the head."""

@@ -1,0 +1,158 @@
+"""The frozen language model and its tokenizer: loaded once per worker, from a folder, a GGUF file or a hub name."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from trainables.lora.paths import cache_folder
+from trainables.lora.precision import DTYPES
+from trainables.lora.targets import Targets
+from trainables.lora.text.quantization import quantization_config
+from trainables.lora.text.sources import TextSource, digest_of, folder_of_hub_model, identity_of, resolve
+from tune_lora.errors import InputError
+
+ATTENTION = (
+    "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "query", "key", "value", "Wqkv", "dense",
+    "out_proj", "c_attn", "c_proj",
+)  # fmt: skip
+"""What the linear layers around attention are called in the families of models."""
+
+
+@dataclass
+class TextBase:
+    """A causal language model whose weights never change; adapters come and go. `identity` names the exact weights."""
+
+    model: Any
+    tokenizer: Any
+    identity: str
+    label: str
+    device: torch.device
+
+    @property
+    def pad(self) -> int:
+        """A token id to pad with; what it is does not matter, since it is never looked at."""
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(int(token) for token in known if token is not None)
+
+    def targets(self, name: str) -> Targets:
+        """The layers of ``attention``, or of ``all``: every linear layer but the head.
+
+        Raises:
+            InputError: the model has no such layer.
+        """
+        head = self.model.get_output_embeddings()
+        heads = tuple(found for found, module in self.model.named_modules() if module is head)
+        targets = Targets(ATTENTION, without=heads) if name == "attention" else Targets(without=heads)
+        if not any(True for _ in targets.layers(self.model)):
+            kind = type(self.model).__name__
+            linear = sum(isinstance(module, nn.Linear) for module in self.model.modules())
+            raise InputError(
+                f"base {self.label}: {kind} has no linear layer for lora_targets {name}; must be a model with some "
+                f"({linear} linear layers in all)"
+            )
+        return targets
+
+
+def load_tokenizer(base: str) -> Any:
+    """The tokenizer alone: enough to count tokens.
+
+    Raises:
+        InputError: there is none, or it cannot say which characters a token stands for.
+    """
+    with _readable(base):
+        return _tokenizer(_folder_of(resolve(base), "fp32"), base)
+
+
+def load(
+    base: str, *, precision: str = "fp32", quantization: str = "none", device: torch.device | None = None
+) -> TextBase:
+    """Loads the base frozen, in evaluation mode, held in `precision` (a quantised one computes in it).
+
+    Raises:
+        InputError: it is not a causal language model, or cannot be quantised here.
+    """
+    source, device = resolve(base), device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    quiet()
+    with _readable(base):
+        folder = _folder_of(source, precision)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(folder),
+            dtype=DTYPES[precision],
+            local_files_only=True,
+            attn_implementation="sdpa",
+            quantization_config=quantization_config(quantization, DTYPES[precision]),
+            device_map={"": device} if quantization != "none" else None,
+        )
+        tokenizer = _tokenizer(folder, base)
+    if quantization == "none":
+        model.to(device)
+    model.requires_grad_(False)
+    model.eval()
+    model.config.use_cache = True
+    return TextBase(model, tokenizer, identity_of(folder), source.label, device)
+
+
+def quiet() -> None:
+    """No bars and no advice from the libraries: a study has a view of its own."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _readable(base: str) -> Generator[None, None, None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"base {base!r} cannot be loaded as a causal language model: {reason}") from error
+
+
+def _tokenizer(folder: Path, base: str) -> Any:
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    if not tokenizer.is_fast:
+        raise InputError(f"base {base!r}: its tokenizer tells no offsets; must have a tokenizer.json")
+    return tokenizer
+
+
+def _folder_of(source: TextSource, precision: str) -> Path:
+    """A folder in Hugging Face's layout; what a GGUF file holds is dequantised into the cache once."""
+    if source.kind == "hub":
+        return folder_of_hub_model(source.place)
+    return source.path if source.kind == "folder" else _dequantised(source.path, precision)
+
+
+def _dequantised(file: Path, precision: str) -> Path:
+    """The cached folder of a GGUF file's model, as safetensors that processes map instead of reading."""
+    target = cache_folder() / "text-base" / f"{digest_of(file)}-{precision}"
+    if (target / "config.json").is_file():
+        return target
+    quiet()
+    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=DTYPES[precision])
+    # It is plain tensors now; transformers would refuse to write what it takes for a quantised model.
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, suffix=".part"))
+    try:
+        AutoTokenizer.from_pretrained(**where).save_pretrained(scratch)
+        model.save_pretrained(scratch)
+        if not target.exists():  # another process may have been faster, with the same content
+            scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target

@@ -1,0 +1,127 @@
+"""Rows, packing and micro-batches: what one optimizer step is shown. A function of seed and step alone."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trainables.lora.text.tokens import Tokens
+
+IGNORED = -100
+Row = tuple[Tokens, ...]
+"""Examples that stand one behind the other in one row of a batch; without packing, one."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A micro-batch. `ids`, `positions` and `targets` are (rows, length).
+
+    Positions start at 0 with each example, which is how the model knows that examples in one row do not see each other.
+    A target is the next token of the same example where that is learnt, else -100. `size` counts the targets; `tokens`
+    what is not padding.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    targets: torch.Tensor
+    size: int
+    tokens: int
+
+    @property
+    def local(self) -> int:
+        """Targets that this process has: all of them."""
+        return self.size
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        if device == self.ids.device:
+            return self
+        ids, positions, targets = (
+            tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.targets)
+        )
+        return Batch(ids, positions, targets, self.size, self.tokens)
+
+
+def collate(rows: Sequence[Row], pad: int) -> Batch:
+    """A micro-batch of rows. Padding stands behind, where causal attention never looks at it."""
+    length = max(sum(map(len, row)) for row in rows)
+    ids = np.full((len(rows), length), pad, dtype=np.int64)
+    positions = np.tile(np.arange(length, dtype=np.int64), (len(rows), 1))
+    targets = np.full((len(rows), length), IGNORED, dtype=np.int64)
+    for index, row in enumerate(rows):
+        start = 0
+        for tokens in row:
+            stop = start + len(tokens)
+            ids[index, start:stop] = tokens.ids
+            positions[index, start:stop] = np.arange(len(tokens))
+            targets[index, start : stop - 1] = np.where(tokens.learnt[1:], tokens.ids[1:], IGNORED)
+            start = stop
+        if len(row) > 1:  # behind packed examples padding is an example of its own
+            positions[index, start:] = np.arange(length - start)
+    tensors = (torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(targets))
+    return Batch(*tensors, int((targets != IGNORED).sum()), sum(len(tokens) for row in rows for tokens in row))
+
+
+def pack(examples: Sequence[Tokens], length: int) -> list[Row]:
+    """Rows of at most `length` tokens that hold every example once: best fit, the longest first."""
+    rows: list[list[int]] = []
+    room: list[tuple[int, int]] = []  # (tokens left, row), sorted
+    for index in sorted(range(len(examples)), key=lambda index: (-len(examples[index]), index)):
+        needed = len(examples[index])
+        place = bisect_left(room, (needed, -1))
+        if place == len(room):
+            rows.append([index])
+            insort(room, (length - needed, len(rows) - 1))
+            continue
+        left, row = room.pop(place)
+        rows[row].append(index)
+        insort(room, (left - needed, row))
+    return [tuple(examples[index] for index in sorted(row)) for row in rows]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How rows become optimizer steps: `batch_size` rows a micro-batch, `accumulation` micro-batches a step."""
+
+    rows: Sequence[Row]
+    batch_size: int
+    accumulation: int
+    seed: int
+    pad: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch; the last may be smaller."""
+        return steps_per_epoch(len(self.rows), self.batch_size * self.accumulation)
+
+    def step(self, number: int) -> list[Batch]:
+        """The micro-batches of optimizer step `number`, from 1. Each epoch has an order of its own."""
+        epoch, index = divmod(number - 1, self.steps_per_epoch)
+        order = list(range(len(self.rows)))
+        random.Random(f"{self.seed}:{epoch}").shuffle(order)
+        size = self.batch_size * self.accumulation
+        chosen = [self.rows[row] for row in order[index * size : (index + 1) * size]]
+        parts = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
+        return [collate(part, self.pad) for part in parts]
+
+
+def steps_per_epoch(rows: int, effective_batch_size: int) -> int:
+    """Optimizer steps of one epoch."""
+    return -(-rows // effective_batch_size)
+
+
+def evaluation_batches(examples: Sequence[Tokens], pad: int, tokens_each: int) -> list[Batch]:
+    """Every example once, similar lengths together, about `tokens_each` tokens a batch with its padding."""
+    batches: list[Batch] = []
+    waiting: list[Row] = []
+    for tokens in sorted(examples, key=lambda tokens: (len(tokens), tokens.ids.tobytes())):
+        if waiting and len(tokens) * (len(waiting) + 1) > tokens_each:
+            batches.append(collate(waiting, pad))
+            waiting = []
+        waiting.append((tokens,))
+    return [*batches, collate(waiting, pad)] if waiting else batches

@@ -17,7 +17,10 @@ PACKAGES = ("tune_lora", "trainables", "search_spaces", "cluster")
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset(
-        {"atomic", "locks", "objective_spec", "pareto", "records", "scheduler_spec", "search_spec", "spec", "store"}
+        {
+            *("atomic", "baseline", "locks", "objective_spec", "pareto", "records", "scheduler_spec", "search_spec"),
+            *("spec", "store", "text_spec"),
+        }
     ),
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),

@@ -49,8 +49,8 @@ class LlmLora:
 
     `base` is a folder, a .gguf file, a hub name or ``smollm2``; `data` a file of examples. `precision` is how the base
     is held and computed with (adapters stay fp32), `quantization` whether it is held in fewer bits. A trial may say
-    both for itself. `report_every` is in steps; `samples` completions are kept where somebody decides and at the end;
-    `merged` exports the whole model too.
+    both for itself. `report_every` is in steps; `samples` completions are kept at the end; `merged`
+    exports the whole model, too.
     """
 
     base: str

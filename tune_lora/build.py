@@ -4,26 +4,31 @@ here, before anything starts. Loads neither ray nor torch."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from search_spaces.space import Space
-from trainables import curve, demo_character, diffusion_lora
+from trainables import curve, demo_character, demo_logbook, diffusion_lora, llm_lora
 from trainables.curve import Curve
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
+from trainables.llm_lora import LlmLora
 from trainables.lora.paths import cache_folder, resolve_base
-from trainables.lora.rules import is_known
+from trainables.lora.rules import Rule, is_known
 from trainables.lora.settings import IMAGE_RULES
+from trainables.lora.text import sources as text_sources
 from trainables.protocol import Trainer
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import Knowledge, gather
 from tune_lora.records import CLOCK
 from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
+from tune_lora.text_spec import DEMO_LOGBOOK, TextSpec
 
-METRICS = {"diffusion_lora": diffusion_lora.METRICS, "curve": curve.METRICS}
+METRICS = {"diffusion_lora": diffusion_lora.METRICS, "llm_lora": llm_lora.METRICS, "curve": curve.METRICS}
 """What each trainer measures; a study is about one of them, or several."""
+RULES: Mapping[str, Mapping[str, Rule]] = {"diffusion_lora": IMAGE_RULES, "llm_lora": llm_lora.RULES}
+"""What a configuration may hold, by trainer."""
 MANY = ("auto", "tpe", "nsgaii", "gp", "random", "grid", "qmc")
 """Samplers that can search for several objectives."""
 
@@ -50,6 +55,9 @@ def plan(spec: StudySpec) -> Plan:
     if isinstance(trainer, DiffusionLora):
         _collect(mistakes, lambda: resolve_base(spec.base))
         _collect(mistakes, trainer.load_dataset)
+    if isinstance(trainer, LlmLora):
+        _collect(mistakes, lambda: text_sources.resolve(spec.base))
+        _collect(mistakes, trainer.check_data)
     mistakes.extend(_unmeasured(spec))
     if spec.objective.several:
         mistakes.extend(_for_one_objective_only(spec))
@@ -108,7 +116,28 @@ def trainer_of(spec: StudySpec) -> Trainer:
         chosen = spec.curve
         failing = (chosen.nan_above or math.inf, chosen.crash_above or math.inf)
         return Curve(chosen.best_rate, chosen.noise, *failing, chosen.seconds)
-    return image_trainer(spec)
+    return text_trainer(spec) if spec.trainer == "llm_lora" else image_trainer(spec)
+
+
+def text_trainer(spec: StudySpec, *, merged: bool = False) -> LlmLora:
+    """The text LoRA trainer of a study; `merged`: it exports the whole model, too.
+
+    Raises:
+        InputError: the study has no text.
+    """
+    if spec.text is None:
+        raise InputError(f"study {spec.name!r} has no text; must have some to train a language model")
+    return LlmLora(
+        base=spec.base,
+        data=str(text_path(spec.text)),
+        settings=spec.text.settings(),
+        precision=spec.precision,
+        quantization=spec.text.quantization,
+        report_every=spec.text.report_every,
+        samples=spec.text.samples,
+        merged=merged,
+        trial_timeout_seconds=_seconds(spec),
+    )
 
 
 def image_trainer(spec: StudySpec) -> DiffusionLora:
@@ -120,7 +149,6 @@ def image_trainer(spec: StudySpec) -> DiffusionLora:
     if spec.dataset is None:
         raise InputError(f"study {spec.name!r} has no dataset; must have one to train images")
     objective, evaluation = spec.objective, spec.evaluation
-    hours = spec.budget.trial_timeout_hours
     return DiffusionLora(
         base=spec.base,
         dataset=str(dataset_path(spec.dataset)),
@@ -138,8 +166,22 @@ def image_trainer(spec: StudySpec) -> DiffusionLora:
             lpips=evaluation.lpips,
         ),
         precision=spec.precision,
-        trial_timeout_seconds=None if hours is None else hours * 3600,
+        trial_timeout_seconds=_seconds(spec),
     )
+
+
+def _seconds(spec: StudySpec) -> float | None:
+    """The limit of one trial."""
+    hours = spec.budget.trial_timeout_hours
+    return None if hours is None else hours * 3600
+
+
+def text_path(text: TextSpec) -> Path:
+    """The examples on disk, absolute; the demo's are written into the cache first."""
+    if text.path != DEMO_LOGBOOK:
+        return Path(text.path).expanduser().absolute()
+    path = cache_folder() / f"demo-logbook-{demo_logbook.VERSION}.jsonl"
+    return path if path.is_file() else demo_logbook.write_dataset(path)
 
 
 def dataset_path(dataset: DatasetSpec) -> Path:
@@ -162,11 +204,12 @@ def _unfit(space: Space, trainer: Trainer) -> Iterable[str]:
 
 def _unknown_fixed(spec: StudySpec, space: Space) -> Iterable[str]:
     """Fixed values that neither the trainer nor the space has a use for: most likely misspelt."""
-    if spec.trainer != "diffusion_lora":
+    rules = RULES.get(spec.trainer)
+    if rules is None:
         return
-    used = {*IMAGE_RULES, *space.parameters, *space.derived, *space.external, *_own_fixed(spec)}
+    used = {*rules, *space.parameters, *space.derived, *space.external, *_own_fixed(spec)}
     for name in spec.fixed:
-        if name not in used and not is_known(name, IMAGE_RULES):
+        if name not in used and not is_known(name, rules):
             yield f"fixed: unknown setting {name!r}; {nearest(name, used)}"
 
 

@@ -43,8 +43,8 @@ class SearchSpec(_Closed):
     sampler: str = "tpe"
     n_startup_trials: int = Field(10, ge=0)
     seed: int = Field(42, ge=0, lt=2**32)
-    priors: bool | tuple[str, ...] = Field(
-        False, description="run the space's reference configurations first; or the names of those to run"
+    priors: bool | tuple[str, ...] | None = Field(
+        None, description="run the space's reference configurations first, or those named; null: one called baseline"
     )
     start_with: str | tuple[dict[str, Any], ...] | None = Field(
         None, description="configurations to run first: a list, or a CSV, YAML or JSON file of them"
@@ -58,7 +58,11 @@ class SearchSpec(_Closed):
     @field_validator("priors", mode="before")
     @classmethod
     def priors_are_all_none_or_named(cls, value: Any) -> Any:
-        if isinstance(value, bool) or (_is_list(value) and all(isinstance(name, str) for name in value)):
+        if (
+            value is None
+            or isinstance(value, bool)
+            or (_is_list(value) and all(isinstance(name, str) for name in value))
+        ):
             return value
         raise ValueError(f"got {value!r}; must be true, false, or a list of names")
 

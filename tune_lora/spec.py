@@ -19,8 +19,11 @@ from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.objective_spec import ObjectiveSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
+from tune_lora.text_spec import TextSpec
 
 DEMO_CHARACTER = "demo-character"
+BASES = ("tiny-sd", "smollm2")
+"""Known by name, wherever they lie."""
 
 
 class _Closed(BaseModel):
@@ -123,9 +126,10 @@ class StudySpec(_Closed):
     name: str
     base: str = "tiny-sd"
     dataset: DatasetSpec | None = None
-    trainer: Literal["diffusion_lora", "curve"] = "diffusion_lora"
+    text: TextSpec | None = None
+    trainer: Literal["diffusion_lora", "llm_lora", "curve"] = "diffusion_lora"
     curve: CurveSpec = CurveSpec()
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     space: str | dict[str, Any]
     preset: str | None = None
     fixed: dict[str, Any] = Field(default_factory=dict)
@@ -138,6 +142,17 @@ class StudySpec(_Closed):
     tracking: TrackingSpec = TrackingSpec()
     results: str = "results"
     storage: str | None = Field(None, description="any Optuna storage URL; null: study.db in the results folder")
+
+    @model_validator(mode="before")
+    @classmethod
+    def text_is_judged_by_its_loss(cls, given: Any) -> Any:
+        """What a study is about unless it says so: of images the score, of text the validation loss."""
+        if not isinstance(given, Mapping) or given.get("trainer") != "llm_lora":
+            return given
+        objective = given.get("objective", {})
+        if not isinstance(objective, Mapping) or "metrics" in objective:
+            return given
+        return {**given, "objective": {"metric": "val_loss", **objective}}
 
     @field_validator("name")
     @classmethod
@@ -152,6 +167,12 @@ class StudySpec(_Closed):
     def images_need_a_dataset(self) -> StudySpec:
         if self.trainer == "diffusion_lora" and self.dataset is None:
             raise ValueError("dataset is missing; must be given for the trainer diffusion_lora, with at least its path")
+        return self
+
+    @model_validator(mode="after")
+    def language_models_need_text(self) -> StudySpec:
+        if self.trainer == "llm_lora" and self.text is None:
+            raise ValueError("text is missing; must be given for the trainer llm_lora, with at least its path")
         return self
 
     @field_validator("storage")
@@ -187,7 +208,7 @@ def _without_needless_nulls(model: BaseModel, dumped: Mapping[str, Any]) -> dict
     return kept
 
 
-DEFINING = ("base", "dataset", "trainer", "precision", "space", "preset", "fixed", "objective", "evaluation")
+DEFINING = ("base", "dataset", "text", "trainer", "precision", "space", "preset", "fixed", "objective", "evaluation")
 """Settings that make two studies different: their trials cannot be compared when one of these differs."""
 
 
@@ -246,7 +267,9 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
     updates: dict[str, Any] = {}
     if spec.dataset is not None and spec.dataset.path != DEMO_CHARACTER:
         updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
-    if spec.base != "tiny-sd":
+    if spec.text is not None:
+        updates["text"] = spec.text.with_paths(found)
+    if spec.base not in BASES:
         updates["base"] = found(spec.base)
     if isinstance(spec.space, str) and spec.space.endswith((".yaml", ".yml")):
         updates["space"] = found(spec.space)

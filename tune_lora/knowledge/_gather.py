@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from search_spaces.space import Space
+from tune_lora.baseline import BASELINE
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import _earlier as earlier
 from tune_lora.knowledge import _tables as tables
@@ -26,13 +27,14 @@ def gather(spec: StudySpec, space: Space) -> Knowledge:
     """
     mistakes: list[str] = []
     search, direction = spec.search, spec.objective.pruned_on.direction
-    if not isinstance(search.priors, bool):
-        held = [prior.name for prior in space.priors]
-        for name in search.priors:
+    held = [prior.name for prior in space.priors]
+    priors = search.priors if search.priors is not None else tuple(name for name in held if name == BASELINE)
+    if not isinstance(priors, bool):
+        for name in priors:
             if name not in held:
                 hint = nearest(name, held) or f"space {space.name} has none"
                 mistakes.append(f"search.priors: unknown prior {name!r}; {hint}")
-    known = Knowledge.of(space, direction, priors=search.priors)
+    known = Knowledge.of(space, direction, priors=priors)
     references, sources = list(known.references), list(known.sources)
     if search.start_with is not None:
         references += _named(search.start_with, space, references, mistakes)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +75,7 @@ def load_tokenizer(base: str) -> Any:
         InputError: there is none, or it cannot say which characters a token stands for.
     """
     with _readable(base):
-        return _tokenizer(_folder_of(resolve(base), "fp32"), base)
+        return _tokenizer(resolve(base))
 
 
 def load(
@@ -87,7 +89,7 @@ def load(
     source, device = resolve(base), device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     quiet()
     with _readable(base):
-        folder = _folder_of(source, precision)
+        folder = _model_folder(source, precision)
         model = AutoModelForCausalLM.from_pretrained(
             str(folder),
             dtype=DTYPES[precision],
@@ -96,7 +98,7 @@ def load(
             quantization_config=quantization_config(quantization, DTYPES[precision]),
             device_map={"": device} if quantization != "none" else None,
         )
-        tokenizer = _tokenizer(folder, base)
+        tokenizer = _tokenizer(source)
     if quantization == "none":
         model.to(device)
     model.requires_grad_(False)
@@ -121,38 +123,59 @@ def _readable(base: str) -> Generator[None, None, None]:
         raise InputError(f"base {base!r} cannot be loaded as a causal language model: {reason}") from error
 
 
-def _tokenizer(folder: Path, base: str) -> Any:
+# --- in which folder they lie ----------------------------------------------------------------------------------------
+
+
+def _tokenizer(source: TextSource) -> Any:
+    folder = source.path
+    if source.kind == "hub":
+        folder = folder_of_hub_model(source.place)
+    if source.kind == "gguf":
+        folder = _cached(_text_base(source.path) / "tokenizer", _write_tokenizer, source.path)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     if not tokenizer.is_fast:
-        raise InputError(f"base {base!r}: its tokenizer tells no offsets; must have a tokenizer.json")
+        raise InputError(f"base {source.label}: its tokenizer tells no offsets; must have a tokenizer.json")
     return tokenizer
 
 
-def _folder_of(source: TextSource, precision: str) -> Path:
-    """A folder in Hugging Face's layout; what a GGUF file holds is dequantised into the cache once."""
+def _model_folder(source: TextSource, precision: str) -> Path:
+    """A folder in Hugging Face's layout; what a GGUF file holds is dequantised into the cache once, as safetensors that
+    processes map instead of reading."""
     if source.kind == "hub":
         return folder_of_hub_model(source.place)
-    return source.path if source.kind == "folder" else _dequantised(source.path, precision)
+    if source.kind == "folder":
+        return source.path
+    return _cached(_text_base(source.path) / precision, _write_model, source.path, DTYPES[precision])
 
 
-def _dequantised(file: Path, precision: str) -> Path:
-    """The cached folder of a GGUF file's model, as safetensors that processes map instead of reading."""
-    target = cache_folder() / "text-base" / f"{digest_of(file)}-{precision}"
-    if (target / "config.json").is_file():
+def _text_base(file: Path) -> Path:
+    return cache_folder() / "text-base" / digest_of(file)
+
+
+def _cached(target: Path, write: Callable[..., None], file: Path, *more: Any) -> Path:
+    """The folder, which `write` fills the first time; whole or absent."""
+    if target.is_dir():
         return target
     quiet()
-    where = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=DTYPES[precision])
-    # It is plain tensors now; transformers would refuse to write what it takes for a quantised model.
-    model.hf_quantizer = None
-    model.config.__dict__.pop("quantization_config", None)
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, suffix=".part"))
     try:
-        AutoTokenizer.from_pretrained(**where).save_pretrained(scratch)
-        model.save_pretrained(scratch)
+        with contextlib.redirect_stderr(io.StringIO()):  # a bar that cannot be turned off
+            write(scratch, {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}, *more)
         if not target.exists():  # another process may have been faster, with the same content
             scratch.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _write_tokenizer(folder: Path, gguf: dict[str, str]) -> None:
+    AutoTokenizer.from_pretrained(**gguf, local_files_only=True).save_pretrained(folder)
+
+
+def _write_model(folder: Path, gguf: dict[str, str], dtype: torch.dtype) -> None:
+    model = AutoModelForCausalLM.from_pretrained(**gguf, local_files_only=True, dtype=dtype)
+    # It is plain tensors now; transformers would refuse to write what it takes for a quantised model.
+    model.hf_quantizer = None
+    model.config.__dict__.pop("quantization_config", None)
+    model.save_pretrained(folder)

@@ -39,21 +39,17 @@ class TextTask:
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         self._clock: float | None = None
         self._seconds, self._tokens = 0.0, 0
+        self._forgets_activations = False
         try:
-            self._checkpoint_activations(bool(self.params.get("gradient_checkpointing", False)))
+            if self.params.get("gradient_checkpointing", False):
+                session.base.model.gradient_checkpointing_enable({"use_reentrant": False})
+                self._forgets_activations = True
             settings = EngineSettings.from_params(self.params)
             lane = Optimization(self.adapter, settings, trainer.horizon(self.params), precision=session.precision)
             self.engine = LoraEngine([lane])
         except BaseException:  # whatever went wrong, the shared base must be left clean
             self.close()
             raise
-
-    def _checkpoint_activations(self, wanted: bool) -> None:
-        model = self.session.base.model
-        if wanted:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        elif model.is_gradient_checkpointing:
-            model.gradient_checkpointing_disable()
 
     def steps(self, unit: int) -> Sequence[Sequence[Batch]]:
         """The one optimizer step that a budget unit is."""
@@ -84,16 +80,19 @@ class TextTask:
         }
 
     def look(self, budget: int) -> tuple[dict[str, float], dict[str, Path]]:
-        """Lets the model write: how fast it is, and what it says to held-out prompts (kept in ``samples/``)."""
+        """Lets the model write: how fast it is, and at the end what it says to held-out prompts
+        (kept in ``samples.json``)."""
         session, prompts = self.session, self.session.data.prompts
         speed = tokens_per_second(session.base, prompts[0], session.autocast())
+        if budget < self.trainer.horizon(self.params):
+            return {"tokens_per_second": speed}, {}
         said = complete(
             session.base, prompts[: self.trainer.samples], session.autocast(), max_new_tokens=SAMPLE_TOKENS
         )  # fmt: skip
         told = [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, said, strict=False)]
-        path = self.context.folder / "samples" / f"step_{budget:06d}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        (self.context.folder / "samples.json").write_text(
+            json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
         return {"tokens_per_second": speed}, {}
 
     def export(self, metrics: Mapping[str, float]) -> None:
@@ -115,7 +114,8 @@ class TextTask:
 
     def close(self) -> None:
         """Takes the adapter off the shared base, and leaves it in evaluation mode however the trial ended."""
-        self._checkpoint_activations(False)
+        if self._forgets_activations:
+            self.session.base.model.gradient_checkpointing_disable()
         self.session.base.model.eval()
         self.adapter.detach()
 

@@ -51,7 +51,7 @@ def held_out_loss(model: base.Base, renders: Sequence[data.Render]) -> float:
     images = torch.stack([data.view(render) for render in renders])
     with torch.inference_mode():
         latents = model.vae.encode(images).latent_dist.mode() * model.vae.config.scaling_factor
-        states = model.text_states(model.tokens([render.captions()[0] for render in renders]))
+        states = model.condition([render.captions()[0] for render in renders]).states
     return train.unet_validation(model.unet, latents, states, DDPMScheduler.from_config(model.noise_schedule.config))
 
 

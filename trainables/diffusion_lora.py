@@ -54,6 +54,7 @@ class DiffusionLora:
     held_out_share: float = 0.125
     evaluation: ImageEvaluation = field(default_factory=ImageEvaluation)
     precision: str = "fp32"
+    prediction_type: str | None = None
     trial_timeout_seconds: float | None = None
     budget_unit: str = "epoch"
 

@@ -3,27 +3,54 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from trainables.lora.buckets import LARGEST, SMALLEST, Buckets, Size
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How one image is shown: each subset of a dataset has its own."""
+
+    repeats: int = 1
+    flip: bool = False
+    shuffle_caption: bool = False
+    keep_tokens: int = 0
+    caption_separator: str = ","
+    caption_dropout: float = 0.0
+    caption_tag_dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Where captions come from, and what is put around them. `class_tokens` stand where an image has no caption."""
+
+    caption_extension: str = ".txt"
+    caption_prefix: str = ""
+    caption_suffix: str = ""
+    class_tokens: str | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """How the images are shown. `resolution` in pixels (square), `batch_size` in images."""
+    """What holds for a dataset as a whole: `resolution` is width and height in pixels, `batch_size` in images."""
 
-    resolution: int = 64
+    resolution: Size = (64, 64)
     batch_size: int = 4
-    repeats: int = 1
-    caption_extension: str = ".txt"
-    shuffle_caption: bool = False
-    keep_tokens: int = 0
-    caption_dropout: float = 0.0
-    flip: bool = False
 
 
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_side(value: Any) -> bool:
+    return _is_whole(value, 16) and value % 8 == 0
+
+
+def _is_resolution(value: Any) -> bool:
+    return _is_side(value) or (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_side, value)))
 
 
 def _is_share(value: Any) -> bool:
@@ -38,25 +65,89 @@ def _is_truth(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 _Rule = tuple[Callable[[Any], bool], str]
 _COUNT: _Rule = (lambda value: _is_whole(value, 1), "a whole number from 1")
-_EXTENSION: _Rule = (_is_extension, "a dot and letters, such as .txt")
+_TRUTH: _Rule = (_is_truth, "true or false")
+_SHARE: _Rule = (_is_share, "a share from 0 to 1")
+_SIDE: _Rule = (_is_side, "a multiple of 8 from 16")
+_TEXT: _Rule = (_is_text, "a text")
 _RULES: Mapping[str, _Rule] = {
-    "resolution": (lambda value: _is_whole(value, 16) and value % 8 == 0, "a multiple of 8 from 16"),
+    "resolution": (_is_resolution, "a multiple of 8 from 16, or a pair of them, [width, height]"),
     "batch_size": _COUNT,
+    "enable_bucket": _TRUTH,
+    "min_bucket_reso": _SIDE,
+    "max_bucket_reso": _SIDE,
+    "bucket_reso_steps": (lambda value: _is_whole(value, 8) and value % 8 == 0, "a multiple of 8"),
+    "bucket_no_upscale": _TRUTH,
     "repeats": _COUNT,
-    "caption_extension": _EXTENSION,
-    "shuffle_caption": (_is_truth, "true or false"),
+    "flip": _TRUTH,
+    "shuffle_caption": _TRUTH,
     "keep_tokens": (lambda value: _is_whole(value, 0), "a whole number from 0"),
-    "caption_dropout": (_is_share, "a share from 0 to 1"),
-    "flip": (_is_truth, "true or false"),
+    "caption_separator": (lambda value: _is_text(value) and bool(value.strip()), "a text, such as ','"),
+    "caption_dropout": _SHARE,
+    "caption_tag_dropout": _SHARE,
+    "caption_extension": (_is_extension, "a dot and letters, such as .txt"),
+    "caption_prefix": _TEXT,
+    "caption_suffix": _TEXT,
+    "class_tokens": _TEXT,
 }
 
 NAMES = frozenset(_RULES)
-"""What `DatasetSettings` has."""
+"""All settings of a dataset, under our names."""
 
 
-def settings_of(chosen: Mapping[str, Any], source: str, mistakes: list[str]) -> DatasetSettings:
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one subset, each known to be right."""
+
+    values: Mapping[str, Any]
+
+    @property
+    def resolution(self) -> Size:
+        """Width and height; a single number is a square."""
+        value = self.values.get("resolution", DatasetSettings.resolution)
+        return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step."""
+        return int(self.values.get("batch_size", DatasetSettings.batch_size))
+
+    @property
+    def showing(self) -> Showing:
+        """How the subset's images are shown."""
+        return Showing(**self._of(Showing))
+
+    @property
+    def captions(self) -> Captions:
+        """Where the subset's captions come from."""
+        return Captions(**self._of(Captions))
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """The aspect buckets; None where every image is cut to the resolution."""
+        if not self.values.get("enable_bucket"):
+            return None
+        step = self.values.get("bucket_reso_steps", 64)
+        shorter, longer = sorted(self.resolution)
+        least = min(SMALLEST, max(step, shorter // 2 // step * step), shorter)
+        return Buckets(
+            self.resolution,
+            self.values.get("min_bucket_reso", least),
+            self.values.get("max_bucket_reso", max(LARGEST, longer)),
+            step,
+            self.values.get("bucket_no_upscale", False),
+        )
+
+    def _of(self, kind: type[Showing | Captions]) -> dict[str, Any]:
+        return {name: value for name, value in self.values.items() if name in kind.__dataclass_fields__}
+
+
+def settings_of(chosen: Mapping[str, Any], source: str, mistakes: list[str]) -> Settings:
     """The settings that were chosen (names of `NAMES`); a wrong one goes to `mistakes` and stands as its default."""
     right = {}
     for name, value in chosen.items():
@@ -65,4 +156,19 @@ def settings_of(chosen: Mapping[str, Any], source: str, mistakes: list[str]) -> 
             right[name] = value
         else:
             mistakes.append(f"{source}: {name} is {value!r}; must be {wanted}")
-    return DatasetSettings(**right)
+    found = Settings(right)
+    mistakes.extend(f"{source}: {mistake}" for mistake in _unfit_buckets(found))
+    return found
+
+
+def _unfit_buckets(settings: Settings) -> Iterator[str]:
+    buckets = settings.buckets
+    if buckets is None or buckets.no_upscale:
+        return
+    shorter, longer = sorted(settings.resolution)
+    if buckets.least > shorter:
+        yield f"min_bucket_reso is {buckets.least}; must be at most the resolution, {shorter}"
+    if buckets.most < longer:
+        yield f"max_bucket_reso is {buckets.most}; must be at least the resolution, {longer}"
+    if not buckets.sizes():
+        yield f"bucket_reso_steps is {buckets.step}; must be at most the resolution, {shorter}"

@@ -4,54 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
+from trainables.lora.buckets import Size
 from trainables.lora.sheet import Section, image_grid, write_comparison, write_image_grid
 
 __all__ = ["Section", "generate", "image_grid", "write_comparison", "write_image_grid"]
+Pipeline: TypeAlias = StableDiffusionPipeline | StableDiffusionXLPipeline
 
 
 def generate(
-    pipeline: StableDiffusionPipeline,
+    pipeline: Pipeline,
     prompts: Sequence[str],
     seeds: Sequence[int],
     *,
     steps: int = 25,
     guidance: float = 7.5,
-    size: int | None = None,
+    size: int | Size | None = None,
     batch_size: int = 8,
 ) -> np.ndarray:
-    """Generates one image a prompt, float32 (N, size, size, 3) in 0..1. An image that is not finite is NaN throughout.
+    """Generates one image a prompt, float32 (N, height, width, 3) in 0..1. An image that is not finite is NaN
+    throughout.
 
     Each image has its own generator, on the CPU: it depends on its prompt and its seed, not on its neighbours in the
-    batch nor on the device's random numbers. `size` is in pixels, the pipeline's own by default.
+    batch nor on the device's random numbers. `size` is width and height in pixels, or the side of a square; the
+    pipeline's own by default. Whatever the denoiser computes in, noise is drawn and latents are decoded in fp32.
 
     Raises:
         ValueError: not as many seeds as prompts, or none.
     """
     if len(prompts) != len(seeds) or not prompts:
         raise ValueError(f"got {len(prompts)} prompts and {len(seeds)} seeds; must be as many, and at least one")
-    side = size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    size = size or pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    width, height = (size, size) if isinstance(size, int) else size
     batches = []
-    with _evaluating(pipeline.unet, pipeline.text_encoder, pipeline.vae):
+    models = (pipeline.unet, pipeline.text_encoder, getattr(pipeline, "text_encoder_2", None), pipeline.vae)
+    with _evaluating(*(model for model in models if model is not None)):
         for start in range(0, len(prompts), batch_size):
             rows = slice(start, start + batch_size)
+            generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds[rows]]
             output = pipeline(
                 list(prompts[rows]),
-                height=side,
-                width=side,
+                height=height,
+                width=width,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
-                generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds[rows]],
-                output_type="np",
+                generator=generators,
+                latents=_noise(pipeline, generators, height, width),
+                output_type="latent",
             )
-            batches.append(np.asarray(output.images, dtype=np.float32))
+            batches.append(_decoded(pipeline, output.images))
     images = np.concatenate(batches)
     images[~np.isfinite(images).all(axis=(1, 2, 3))] = np.nan
     return images
+
+
+def _noise(pipeline: Pipeline, generators: Sequence[torch.Generator], height: int, width: int) -> torch.Tensor:
+    """The start of each image (N, channels, height, width of latents)."""
+    factor = pipeline.vae_scale_factor
+    shape = (1, pipeline.unet.config.in_channels, height // factor, width // factor)
+    drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
+    return drawn.to(pipeline.unet.device, pipeline.unet.dtype)
+
+
+@torch.no_grad()
+def _decoded(pipeline: Pipeline, latents: torch.Tensor) -> np.ndarray:
+    """Pixels (N, height, width, 3) in 0..1; the autoencoder works in its own precision, whatever surrounds it."""
+    with torch.autocast(latents.device.type, enabled=False):
+        scaled = latents.to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor
+        decoded = pipeline.vae.decode(scaled, return_dict=False)[0]
+    pixels: np.ndarray = (decoded / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
+    return pixels
 
 
 @contextmanager

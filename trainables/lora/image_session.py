@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from trainables.lora import base as bases
 from trainables.lora import cache
 from trainables.lora import dataset as datasets
 from trainables.lora.base import Base
-from trainables.lora.cache import Latents
+from trainables.lora.cache import KnownTexts, Latents
+from trainables.lora.conditioning import Conditioning
 from trainables.lora.diffusion_loss import validation_loss
 from trainables.lora.generation import generate, write_image_grid
+from trainables.lora.precision import DTYPES, autocast
 from trainables.protocol import TrialContext
 
 if TYPE_CHECKING:
@@ -27,25 +29,21 @@ if TYPE_CHECKING:
 class ImageSession:
     """Everything that the trials of one study share on one worker."""
 
-    def __init__(self, trainer: DiffusionLora, data: datasets.Dataset) -> None:
-        self.trainer, self.data = trainer, data
-        self.base: Base = bases.load(trainer.base)
-        settings = data.settings
-        self.latents: Latents = cache.latents(self.base, data.train, settings.resolution, flip=settings.flip)
-        held_out = cache.latents(self.base, data.held_out, settings.resolution)
-        self.held_out_latents: torch.Tensor = held_out.mean[:, 0]
-        self.held_out_ids = self.base.tokens([image.caption for image in data.held_out])
-        self._text_states: Mapping[str, torch.Tensor] | None = None
+    def __init__(self, trainer: DiffusionLora, data: datasets.Dataset, precision: str) -> None:
+        self.trainer, self.data, self.precision = trainer, data, precision
+        self.base: Base = bases.load(trainer.base, dtype=DTYPES[precision], prediction_type=trainer.prediction_type)
+        self.latents: Latents = cache.latents(self.base, data.train)
+        self.held_out: Latents = cache.latents(self.base, data.held_out, mirrored=False)
+        self._known_texts: KnownTexts | None = None
         self.prompts = _prompts(trainer.evaluation, data)
         self.evaluator: Evaluator = self._evaluator()
 
     def _evaluator(self) -> Evaluator:
-        size = self.data.settings.resolution
         chosen = self.trainer.evaluation
         return Evaluator.load(
-            references=np.stack([datasets.pixels(image.path, size) for image in self.data.train]),
+            references=self._pictures(self.data.train),
             reference_captions=[image.caption for image in self.data.train],
-            identity_references=np.stack([datasets.pixels(image.path, size) for image in self.data.held_out]),
+            identity_references=self._pictures(self.data.held_out),
             targets=chosen.targets,
             weights=chosen.weights,
             clip_path=Path(chosen.clip) if chosen.clip else None,
@@ -53,26 +51,44 @@ class ImageSession:
             device=self.base.device,
         )
 
+    def _pictures(self, images: Sequence[datasets.CaptionedImage]) -> np.ndarray:
+        """Images (N, H, W, 3) at the dataset's resolution, whatever bucket they are trained in."""
+        return np.stack([datasets.pixels(image.path, self.data.settings.resolution) for image in images])
+
     def validation_loss(self) -> float:
         """Held-out loss of the base with whatever adapter is attached."""
-        with self.autocast():
-            return validation_loss(self.base, self.held_out_latents, self.held_out_ids)
+        with torch.no_grad(), self.autocast():
+            told = self.base.condition([image.caption for image in self.data.held_out])
+        return validation_loss(self.base, self.held_out, told, autocast=self.autocast())
 
-    def text_states(self) -> Mapping[str, torch.Tensor]:
-        """States of every training caption, and of the empty one that dropout shows, under the base's text encoder."""
-        if self._text_states is None:
-            captions = [image.caption for image in self.data.train]
-            self._text_states = cache.text_states(self.base, [*captions, ""])
-        return self._text_states
+    def known_texts(self) -> KnownTexts:
+        """Conditioning of the training captions that never vary, and of the empty one that dropout shows, under the
+        base's text encoders."""
+        if self._known_texts is None:
+            captions = [image.caption for image in self.data.train if not image.caption_varies]
+            self._known_texts = cache.known_texts(self.base, [*captions, ""])
+        return self._known_texts
 
-    def autocast(self) -> Any:
-        """bf16 where it was asked for."""
-        if self.trainer.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.base.device.type, torch.bfloat16)
+    def conditioning(
+        self, rows: Sequence[int], views: Sequence[int], captions: Sequence[str], *, trains_text: bool
+    ) -> Conditioning:
+        """What the denoiser is told of shown images: text, and their sizes. Known captions come from the cache while no
+        text encoder is trained; ever new ones are computed, for keeping them would fill the memory."""
+        if trains_text:
+            found = self.base.condition(captions)
+        elif self.known_texts().knows(captions):
+            found = self.known_texts().of(captions, self.base.device)
+        else:
+            with torch.no_grad():
+                found = self.base.condition(captions)
+        return Conditioning(found.states, found.pooled, self.latents.time_ids(rows, views))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Half precision where it was asked for."""
+        return autocast(self.base.device, self.precision)
 
     def evaluate(self) -> tuple[np.ndarray, Evaluation]:
-        """Images (N, H, W, 3) of the study's prompts and seeds, and what they measure."""
+        """Images (N, H, W, 3) of the study's prompts and seeds at the dataset's resolution, and what they measure."""
         chosen = self.trainer.evaluation
         seeds = [chosen.seed + index for index in range(len(self.prompts))]
         with self.autocast():
@@ -90,7 +106,7 @@ class ImageSession:
     def write_references(self, path: Path) -> None:
         """Held-out images beside which the winner is shown."""
         shown = self.data.held_out[: self.trainer.evaluation.n_images]
-        images = np.stack([datasets.pixels(image.path, self.data.settings.resolution) for image in shown])
+        images = self._pictures(shown)
         write_image_grid(path, images, labels=[image.caption for image in shown], failed=None, title="held-out images")
 
 
@@ -100,14 +116,15 @@ def _prompts(evaluation: ImageEvaluation, data: datasets.Dataset) -> tuple[str, 
 
 
 def session_for(trainer: DiffusionLora, context: TrialContext) -> ImageSession:
-    """The worker's session for this trainer; made at the first trial, and again only when the trainer's settings
-    differ."""
+    """The worker's session for this trainer; made at the first trial, and again only when the trainer's settings or the
+    precision differ."""
     torch.set_num_threads(context.threads)
-    key = repr(trainer)
+    precision = str(context.params.get("precision", trainer.precision))
+    key = (repr(trainer), precision)
     held = context.shared.get("diffusion_lora")
     if held is None or held[0] != key:
         data = trainer.load_dataset()
         context.shared.clear()  # the old base goes before the new one comes
-        context.shared["diffusion_lora"] = held = (key, ImageSession(trainer, data))
+        context.shared["diffusion_lora"] = held = (key, ImageSession(trainer, data, precision))
     session: ImageSession = held[1]
     return session

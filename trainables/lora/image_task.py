@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainables.lora import dataset as datasets
 from trainables.lora.adapters import Adapter, LoraShape, Part
-from trainables.lora.diffusion_loss import denoising_loss
+from trainables.lora.batches import batches_per_epoch, epoch_batches
+from trainables.lora.diffusion_loss import denoising_loss, draw_noise
 from trainables.lora.engine import LoraEngine
 from trainables.lora.export import export_lora
 from trainables.lora.image_session import ImageSession
@@ -63,7 +63,7 @@ class ImageTask:
 
     def _steps_per_epoch(self) -> int:
         """The last, smaller batch and the last, incomplete accumulation both count."""
-        batches = -(-self.session.data.samples_per_epoch // self.batch_size)
+        batches = batches_per_epoch(self.session.data, self.batch_size)
         return -(-batches // self.settings.gradient_accumulation_steps)
 
     @property
@@ -73,46 +73,31 @@ class ImageTask:
 
     def steps(self, unit: int) -> Sequence[Sequence[ImageBatch]]:
         """An epoch in its own order, repeats counted."""
-        data = self.session.data
         rng = random.Random(f"{self.context.seed}:{unit}:order")
         # Noise comes from the epoch's own generator, on the CPU: every device draws the same.
         self._noise = torch.Generator().manual_seed(rng.randrange(2**62))
-        order = [row for row, image in enumerate(data.train) for _ in range(image.repeats)]
-        rng.shuffle(order)
-        batches = [
-            self._batch(order[start : start + self.batch_size], rng) for start in range(0, len(order), self.batch_size)
-        ]
+        batches = [self._batch(rows, rng) for rows in epoch_batches(self.session.data, self.batch_size, rng)]
         accumulation = int(self.settings.gradient_accumulation_steps)
         return [batches[start : start + accumulation] for start in range(0, len(batches), accumulation)]
 
     def _batch(self, rows: Sequence[int], rng: random.Random) -> ImageBatch:
-        data = self.session.data
-        views = [rng.randrange(2) if data.settings.flip else 0 for _ in rows]
-        captions = [datasets.shown_caption(data.train[row].caption, data.settings, rng) for row in rows]
-        return ImageBatch(rows, views, captions)
+        images = [self.session.data.train[row] for row in rows]
+        views = [rng.randrange(image.views) for image in images]
+        return ImageBatch(rows, views, [image.shown_caption(rng) for image in images])
 
     def loss(self, batch: ImageBatch) -> torch.Tensor:
         """Mean error of the denoiser over the batch."""
         session, base = self.session, self.session.base
         clean = session.latents.sample(batch.rows, batch.views, self._noise)
-        noise = torch.randn(clean.shape, generator=self._noise)
+        noise = draw_noise(clean.shape, self._noise)
         timesteps = torch.randint(
             base.noise_schedule.config.num_train_timesteps, (len(batch.rows),), generator=self._noise
         )
         gamma = float(self.params.get("min_snr_gamma", 0.0))
+        clean, noise, timesteps = (tensor.to(base.device) for tensor in (clean, noise, timesteps))
         with session.autocast():
-            return denoising_loss(base, clean, noise, timesteps, self._states(batch.captions), min_snr_gamma=gamma)
-
-    def _states(self, captions: Sequence[str]) -> torch.Tensor:
-        """Text states of the captions; from the cache while the text encoder is frozen."""
-        base = self.session.base
-        if self.trains_text:
-            return base.text_states(base.tokens(list(captions)))
-        if self.session.data.settings.shuffle_caption:  # hardly a caption comes twice: keeping them would fill memory
-            with torch.no_grad():
-                return base.text_states(base.tokens(list(captions)))
-        known = self.session.text_states()
-        return torch.stack([known[caption] for caption in captions])
+            told = session.conditioning(batch.rows, batch.views, batch.captions, trains_text=self.trains_text)
+            return denoising_loss(base, clean, noise, timesteps, told, min_snr_gamma=gamma)
 
     def validate(self) -> dict[str, float]:
         """Held-out loss."""

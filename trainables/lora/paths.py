@@ -1,26 +1,34 @@
-"""Where caches and base models live. Loads no torch."""
+"""Where caches and base models live, and which Stable Diffusion a path holds. Loads no torch."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from trainables.lora.layouts import (
+    CHECKPOINT,
+    V_PREDICTION_MARK,
+    Layout,
+    Shapes,
+    channels_mistake,
+    layout_of,
+    mistake_of,
+)
 from trainables.tiny_sd import WEIGHTS
 from tune_lora.errors import InputError
 
 TINY_SD = "tiny-sd"
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What a denoiser may say: the noise, or the velocity."""
 _PARTS = ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler")
-_PIPELINE = "StableDiffusionPipeline"
-_CHECKPOINT = "must be a Stable Diffusion 1.x checkpoint, or a pipeline's folder in diffusers' layout"
-_PREFIXES = {
-    "UNet": "model.diffusion_model.",
-    "VAE": "first_stage_model.",
-    "text encoder": "cond_stage_model.transformer.text_model.",
+_PIPELINES = {
+    "StableDiffusionPipeline": _PARTS,
+    "StableDiffusionXLPipeline": (*_PARTS, "text_encoder_2", "tokenizer_2"),
 }
-"""How the names of a checkpoint's tensors begin, by what they belong to."""
 
 
 def cache_folder() -> Path:
@@ -35,7 +43,7 @@ def resolve_base(base: str) -> Path:
 
     Raises:
         InputError: it is neither a known name, nor a diffusers folder of Stable Diffusion, nor a ``.safetensors``
-            checkpoint of Stable Diffusion 1.x.
+            checkpoint of Stable Diffusion 1.x, 2.x or SDXL base.
     """
     path = WEIGHTS if base == TINY_SD else Path(base).expanduser()
     if not path.exists():
@@ -47,28 +55,67 @@ def resolve_base(base: str) -> Path:
     return path
 
 
+def file_layout(path: Path) -> Layout:
+    """The family of a checkpoint file that `resolve_base` let pass.
+
+    Raises:
+        ValueError: it is none of ours.
+    """
+    layout = layout_of(_shapes(path))
+    if layout is None:
+        raise ValueError(f"{path} holds no known layout")
+    return layout
+
+
+def prediction_of(path: Path, chosen: str | None = None) -> str:
+    """What the denoiser at a resolved path says: `chosen`, else as the pipeline's scheduler is set.
+
+    Of a single file of Stable Diffusion 2.x the tensors do not tell; without a choice it is taken for the 768-pixel
+    model, which predicts velocities.
+    """
+    if chosen is not None:
+        return chosen
+    if path.is_dir():
+        settings = _json(path / "scheduler" / "scheduler_config.json") or {}
+        return str(settings.get("prediction_type", "epsilon"))
+    shapes = _shapes(path)
+    layout = layout_of(shapes)
+    velocity = V_PREDICTION_MARK in shapes or (layout is not None and layout.config == "sd21")
+    return "v_prediction" if velocity else "epsilon"
+
+
 def _folder_mistake(path: Path) -> str | None:
-    missing = [part for part in _PARTS if not (path / part).exists()]
+    index = _json(path / "model_index.json") if (path / "model_index.json").exists() else {}
+    if index is None:
+        return "model_index.json cannot be read as JSON; must be a pipeline in diffusers' layout"
+    kind = index.get("_class_name")
+    missing = [part for part in _PIPELINES.get(str(kind), _PARTS) if not (path / part).exists()]
     if missing:
         return f"the folder lacks {', '.join(missing)}; must be a pipeline in diffusers' layout"
-    try:
-        index = json.loads((path / "model_index.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return "model_index.json cannot be read as JSON; must be a pipeline in diffusers' layout"
-    kind = index.get("_class_name") if isinstance(index, dict) else None
-    return None if kind == _PIPELINE else f"holds a {kind}; must be a {_PIPELINE} (Stable Diffusion 1.x or 2.x)"
+    if kind not in _PIPELINES:
+        return f"holds a {kind}; must be a {' or a '.join(_PIPELINES)} (Stable Diffusion 1.x, 2.x or SDXL base)"
+    return channels_mistake(int((_json(path / "unet" / "config.json") or {}).get("in_channels", 4)))
 
 
 def _file_mistake(path: Path) -> str | None:
     if path.suffix != ".safetensors":
         return f"is a {path.suffix or 'plain'} file; must be a diffusers folder or a .safetensors file"
     try:
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
+        shapes = _shapes(path)
     except (SafetensorError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return f"cannot be read as safetensors ({reason}); {_CHECKPOINT}"
-    if any(".lora_" in name for name in names):
-        return f"is a LoRA, not a base model; {_CHECKPOINT}"
-    absent = [part for part, prefix in _PREFIXES.items() if not any(name.startswith(prefix) for name in names)]
-    return f"has no {' and no '.join(absent)} of Stable Diffusion 1.x; {_CHECKPOINT}" if absent else None
+        return f"cannot be read as safetensors ({reason}); {CHECKPOINT}"
+    return mistake_of(shapes)
+
+
+def _shapes(path: Path) -> Shapes:
+    with safe_open(path, framework="numpy") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

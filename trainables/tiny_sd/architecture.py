@@ -160,8 +160,8 @@ def image_tower_state(clip: open_clip.CLIP) -> dict[str, torch.Tensor]:
     return {name: value.contiguous() for name, value in clip.state_dict().items() if name.startswith(keep)}
 
 
-def write_tokenizer(folder: Path, length: int = CONTEXT_LENGTH) -> CLIPTokenizer:
-    """Writes open_clip's bundled byte-pair vocabulary as a transformers tokenizer."""
+def write_tokenizer(folder: Path, length: int = CONTEXT_LENGTH, padding: str = "<|endoftext|>") -> CLIPTokenizer:
+    """Writes open_clip's bundled byte-pair vocabulary as a transformers tokenizer that fills up with `padding`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = gzip.decompress(Path(default_bpe()).read_bytes()).decode("utf-8").split("\n")
     merges = lines[1 : VOCAB_SIZE - 256 - 2 - 256 + 1]
@@ -172,7 +172,7 @@ def write_tokenizer(folder: Path, length: int = CONTEXT_LENGTH) -> CLIPTokenizer
     vocabulary.write_text(json.dumps({token: index for index, token in enumerate(tokens)}, ensure_ascii=False), "utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", "utf-8")
     tokenizer = CLIPTokenizer.from_pretrained(
-        str(folder), model_max_length=length, pad_token="<|endoftext|>", unk_token="<|endoftext|>"
+        str(folder), model_max_length=length, pad_token=padding, unk_token="<|endoftext|>"
     )
     tokenizer.save_pretrained(str(folder))
     return tokenizer

@@ -1,9 +1,10 @@
-"""A pipeline's weights under the names of a single checkpoint file of Stable Diffusion 1.x (the LDM layout)."""
+"""A pipeline's weights under the names of a single checkpoint file of Stable Diffusion (the LDM layout)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
@@ -27,14 +28,56 @@ VAE_LEAVES = {
 }
 
 
-def checkpoint(unet: UNet2DConditionModel, vae: AutoencoderKL, text_encoder: nn.Module) -> dict[str, Tensor]:
-    """All weights of a Stable Diffusion 1.x checkpoint, as its original code names and shapes them."""
-    text = {name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
+OPEN_CLIP_LEAVES = {
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "self_attn.out_proj": "attn.out_proj",
+}
+
+
+def checkpoint(unet: UNet2DConditionModel, vae: AutoencoderKL, *text_encoders: nn.Module) -> dict[str, Tensor]:
+    """All weights of a checkpoint, as its original code names and shapes them: of Stable Diffusion XL with two text
+    encoders, of 2.x with one whose activation is OpenCLIP's, else of 1.x."""
+    if len(text_encoders) == 2:
+        texts = clip_state(text_encoders[0], "conditioner.embedders.0.transformer.text_model.")
+        texts |= open_clip_state(text_encoders[1], "conditioner.embedders.1.model.")
+    elif text_encoders[0].config.hidden_act == "gelu":
+        texts = open_clip_state(text_encoders[0], "cond_stage_model.model.")
+    else:
+        texts = clip_state(text_encoders[0], "cond_stage_model.transformer.text_model.")
     return {
         **{f"model.diffusion_model.{name}": value for name, value in unet_state(unet).items()},
         **{f"first_stage_model.{name}": value for name, value in vae_state(vae).items()},
-        **{f"cond_stage_model.transformer.text_model.{name}": value for name, value in text.items()},
+        **texts,
     }
+
+
+def clip_state(text_encoder: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """OpenAI's CLIP, which is stored under transformers' names."""
+    return {prefix + name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
+
+
+def open_clip_state(text_encoder: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """OpenCLIP: the three projections of attention as one, the projection of the text the other way round."""
+    state = {name.removeprefix("text_model."): value for name, value in text_encoder.state_dict().items()}
+    found = {
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "token_embedding.weight": state["embeddings.token_embedding.weight"],
+        "ln_final.weight": state["final_layer_norm.weight"],
+        "ln_final.bias": state["final_layer_norm.bias"],
+    }
+    if "text_projection.weight" in state:
+        found["text_projection"] = state["text_projection.weight"].T
+    for layer in range(text_encoder.config.num_hidden_layers):
+        block, theirs = f"transformer.resblocks.{layer}", f"encoder.layers.{layer}"
+        for kind in ("weight", "bias"):
+            parts = [state[f"{theirs}.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+            found[f"{block}.attn.in_proj_{kind}"] = torch.cat(parts)
+            for name, leaf in OPEN_CLIP_LEAVES.items():
+                found[f"{block}.{leaf}.{kind}"] = state[f"{theirs}.{name}.{kind}"]
+    return {prefix + name: value for name, value in found.items()}
 
 
 def unet_state(unet: UNet2DConditionModel) -> dict[str, Tensor]:
@@ -43,6 +86,8 @@ def unet_state(unet: UNet2DConditionModel) -> dict[str, Tensor]:
     prefixes = [
         ("time_embedding.linear_1", "time_embed.0"),
         ("time_embedding.linear_2", "time_embed.2"),
+        ("add_embedding.linear_1", "label_emb.0.0"),
+        ("add_embedding.linear_2", "label_emb.0.2"),
         ("conv_in", "input_blocks.0.0"),
         ("mid_block.resnets.0", "middle_block.0"),
         ("mid_block.attentions.0", "middle_block.1"),

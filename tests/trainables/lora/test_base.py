@@ -9,18 +9,18 @@ from pathlib import Path
 import accelerate
 import pytest
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from tests.trainables.lora import ldm_layout
-from trainables.lora import base, sd15_config
-from trainables.lora.paths import resolve_base
+from tests.trainables.lora import ldm_layout, tiny_bases
+from trainables.lora import base, base_configs
+from trainables.lora.paths import prediction_of, resolve_base
 from trainables.tiny_sd import WEIGHTS
 from tune_lora.errors import InputError
 
 CPU = torch.device("cpu")
-# What every published checkpoint of Stable Diffusion 1.x holds besides the three networks.
+# What published checkpoints of 1.x hold besides the networks.
 BESIDES = {
     "betas": torch.linspace(0.00085, 0.012, 1000),
     "alphas_cumprod": torch.linspace(1, 0, 1000),
@@ -28,7 +28,7 @@ BESIDES = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -36,55 +36,49 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def full_config(cache) -> Path:
-    return sd15_config.config_folder()
-
-
-def read(folder: Path, part: str) -> dict:
-    name = "scheduler_config.json" if part == "scheduler" else "config.json"
-    return json.loads((folder / part / name).read_text())
+def configs(tmp_path_factory) -> dict[str, Path]:
+    """Small configurations by their names."""
+    root = tmp_path_factory.mktemp("configs")
+    return {name: tiny_bases.write_config(name, root / name) for name in base_configs.PIPELINES}
 
 
 @pytest.fixture(scope="module")
-def narrow(full_config) -> StableDiffusionPipeline:
-    """Stable Diffusion 1.5 as the configuration has it, blocks and layers and all, in one channel of forty."""
-    torch.manual_seed(0)
-    few = {"block_out_channels": (8, 16, 32, 32), "norm_num_groups": 4}
-    unet = read(full_config, "unet") | few | {"attention_head_dim": 2, "cross_attention_dim": 24, "sample_size": 8}
-    vae = read(full_config, "vae") | few | {"sample_size": 64}
-    text = read(full_config, "text_encoder") | {
-        "hidden_size": 24,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-    }
-    return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_config(vae),
-        unet=UNet2DConditionModel.from_config(unet),
-        text_encoder=CLIPTextModel(CLIPTextConfig(**text)).eval(),
-        tokenizer=CLIPTokenizer.from_pretrained(str(full_config / "tokenizer")),
-        scheduler=PNDMScheduler.from_config(read(full_config, "scheduler")),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+def pipelines(configs):
+    return {name: tiny_bases.pipeline(folder) for name, folder in configs.items()}
 
 
 @pytest.fixture(scope="module")
-def folder(narrow, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("folder") / "narrow"
-    narrow.save_pretrained(path)
-    return path
+def folders(pipelines, tmp_path_factory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("folders")
+    for name, pipeline in pipelines.items():
+        pipeline.save_pretrained(root / name)
+    return {name: root / name for name in pipelines}
+
+
+@pytest.fixture(scope="module")
+def narrow(pipelines):
+    return pipelines["sd15"]
+
+
+@pytest.fixture(scope="module")
+def folder(folders) -> Path:
+    return folders["sd15"]
+
+
+def weights_of(pipeline) -> dict[str, torch.Tensor]:
+    """The pipeline as a checkpoint file has it."""
+    encoders = [pipeline.text_encoder, *([second] if (second := getattr(pipeline, "text_encoder_2", None)) else [])]
+    return ldm_layout.checkpoint(pipeline.unet, pipeline.vae, *encoders)
 
 
 @pytest.fixture(scope="module")
 def weights(narrow) -> dict[str, torch.Tensor]:
-    return ldm_layout.checkpoint(narrow.unet, narrow.vae, narrow.text_encoder) | BESIDES
+    return weights_of(narrow) | BESIDES
 
 
 @pytest.fixture
-def narrow_config(folder, monkeypatch):
-    monkeypatch.setattr(sd15_config, "config_folder", lambda: folder)
+def narrow_config(configs, monkeypatch):
+    monkeypatch.setattr(base, "config_folder", configs.get)
 
 
 def saved(path: Path, weights: dict[str, torch.Tensor]) -> Path:
@@ -92,29 +86,94 @@ def saved(path: Path, weights: dict[str, torch.Tensor]) -> Path:
     return path
 
 
+ALONE = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
+
+
 @torch.no_grad()
-def outputs(pipeline: StableDiffusionPipeline) -> dict[str, torch.Tensor]:
+def outputs(pipeline) -> dict[str, torch.Tensor]:
     """What each network answers to the same question."""
     draw = torch.Generator().manual_seed(1)
-    ids = pipeline.tokenizer("smiley, frontal view", padding="max_length", return_tensors="pt").input_ids
     latents, pixels = torch.randn(1, 4, 8, 8, generator=draw), torch.rand(1, 3, 64, 64, generator=draw)
-    states = pipeline.text_encoder(ids)[0]
-    return {
+    large = "text_encoder_2" in pipeline.components
+    states, _, pooled, *_ = (*pipeline.encode_prompt("smiley", device=CPU, **ALONE), None)
+    added = {"text_embeds": pooled, "time_ids": torch.tensor([[64, 64, 0, 0, 64, 64]])} if large else None
+    answers = {
         "text": states,
-        "unet": pipeline.unet(latents, torch.tensor([400]), states).sample,
+        "unet": pipeline.unet(latents, torch.tensor([400]), states, added_cond_kwargs=added).sample,
         "latents": pipeline.vae.encode(pixels).latent_dist.mean,
         "picture": pipeline.vae.decode(latents).sample,
     }
+    return answers | ({"pooled": pooled} if large else {})
 
 
-def test_a_checkpoint_file_answers_as_the_pipeline_it_was_made_of(narrow, weights, tmp_path, narrow_config):
-    loaded = base.load(str(saved(tmp_path / "model.safetensors", weights)), CPU)
+@pytest.mark.parametrize("name", tiny_bases.FAMILIES)
+def test_a_checkpoint_file_answers_as_the_pipeline_it_was_made_of(name, pipelines, tmp_path, narrow_config):
+    narrow = pipelines[name]
+    besides = BESIDES if name == "sd15" else {}
+    loaded = base.load(str(saved(tmp_path / "model.safetensors", weights_of(narrow) | besides)), CPU)
     expected, got = outputs(narrow), outputs(loaded.pipeline)
     for part, answer in expected.items():
         assert answer.std() > 0
         torch.testing.assert_close(got[part], answer, msg=part)
-    assert loaded.tokens(["smiley"]).shape == (1, 77)
     torch.testing.assert_close(loaded.noise_schedule.betas[[0, -1]], torch.tensor([0.00085, 0.012]))
+
+
+@pytest.mark.parametrize("name", tiny_bases.FAMILIES)
+def test_a_folder_answers_as_the_pipeline_it_was_made_of(name, pipelines, folders):
+    got = outputs(base.load(str(folders[name]), CPU).pipeline)
+    for part, answer in outputs(pipelines[name]).items():
+        torch.testing.assert_close(got[part], answer, msg=part)
+
+
+@pytest.mark.parametrize("name", tiny_bases.FAMILIES)
+def test_captions_condition_as_in_the_pipeline_itself(name, folders):
+    loaded = base.load(str(folders[name]), CPU)
+    captions = ["smiley, frontal view!", "", "a " * 200]
+    with torch.no_grad():
+        found = loaded.condition(captions)
+        if name == "sdxl":
+            states, _, pooled, _ = loaded.pipeline.encode_prompt(captions, device=CPU, **ALONE)
+            torch.testing.assert_close(found.pooled, pooled)
+        else:
+            states, _ = loaded.pipeline.encode_prompt(captions, device=CPU, **ALONE)
+            assert found.pooled is None
+    assert found.states.shape == (3, 77, sum(tiny_bases.WIDTHS[name]))
+    torch.testing.assert_close(found.states, states)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", tiny_bases.FAMILIES)
+def test_the_autoencoder_stays_in_single_precision(name, dtype, folders):
+    loaded = base.load(str(folders[name]), CPU, dtype=dtype)
+    assert {weight.dtype for weight in loaded.vae.parameters()} == {torch.float32}
+    assert set(loaded.models) == {"unet", "text_encoder"} | ({"text_encoder_2"} if name == "sdxl" else set())
+    for model in loaded.models.values():
+        assert {weight.dtype for weight in model.parameters()} == {dtype}
+
+
+def test_what_a_base_predicts_is_said_by_its_scheduler_or_by_the_user(pipelines, folders, tmp_path, narrow_config):
+    file = saved(tmp_path / "model.safetensors", weights_of(pipelines["sd21"]))
+    assert base.load(str(folders["sd21"]), CPU).prediction_type == "v_prediction"
+    assert base.load(str(folders["sd21-base"]), CPU).prediction_type == "epsilon"
+    assert base.load(str(folders["sd15"]), CPU, prediction_type="v_prediction").prediction_type == "v_prediction"
+    for chosen, expected in ((None, "v_prediction"), ("epsilon", "epsilon"), ("v_prediction", "v_prediction")):
+        loaded = base.load(str(file), CPU, prediction_type=chosen)
+        assert loaded.prediction_type == expected == prediction_of(file, chosen)
+        assert loaded.pipeline.scheduler.config.prediction_type == expected
+
+
+def test_a_fine_tune_of_sdxl_may_say_that_it_predicts_velocities(pipelines, tmp_path, narrow_config):
+    marked = weights_of(pipelines["sdxl"]) | {"v_pred": torch.zeros(0)}
+    plain = saved(tmp_path / "plain.safetensors", weights_of(pipelines["sdxl"]))
+    assert base.load(str(saved(tmp_path / "marked.safetensors", marked)), CPU).prediction_type == "v_prediction"
+    assert base.load(str(plain), CPU).prediction_type == "epsilon"
+
+
+def test_a_base_that_predicts_images_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "base")
+    config = copy / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "sample"}))
+    assert "predicts 'sample'; must be epsilon or v_prediction" in refusal(copy)
 
 
 def test_a_half_precision_checkpoint_is_loaded_in_single_precision_and_frozen(weights, tmp_path, narrow_config):
@@ -127,12 +186,6 @@ def test_a_half_precision_checkpoint_is_loaded_in_single_precision_and_frozen(we
     torch.testing.assert_close(
         loaded.unet.conv_in.weight, half["model.diffusion_model.input_blocks.0.0.weight"].float()
     )
-
-
-def test_a_folder_answers_as_the_pipeline_it_was_made_of(narrow, folder):
-    got = outputs(base.load(str(folder), CPU).pipeline)
-    for part, answer in outputs(narrow).items():
-        torch.testing.assert_close(got[part], answer, msg=part)
 
 
 @pytest.mark.parametrize(("side", "one_at_a_time"), [(64, False), (512, True)])
@@ -159,37 +212,49 @@ def test_the_identity_follows_the_weights_and_not_the_place(folder, tmp_path):
     assert base.load(str(copy), CPU).identity != base.load(str(folder), CPU).identity
 
 
-def test_the_written_configuration_is_that_of_stable_diffusion_1_5(full_config):
-    """Sizes as published: 860 million weights in the UNet, 84 in the VAE, 123 in the text encoder."""
+PUBLISHED = {
+    "sd15": (859_520_964, 83_653_863, 123_060_480),
+    "sd21": (865_910_724, 83_653_863, 340_387_840),
+    "sd21-base": (865_910_724, 83_653_863, 340_387_840),
+    "sdxl": (2_567_463_684, 83_653_863, 123_060_480, 694_659_840),
+}
+"""Weights of the published models: UNet, VAE, text encoders."""
+
+
+def empty(config: Path) -> list[torch.nn.Module]:
+    """The networks of a configuration, without values."""
     with accelerate.init_empty_weights():
-        unet = UNet2DConditionModel.from_config(read(full_config, "unet"))
-        vae = AutoencoderKL.from_config(read(full_config, "vae"))
-        text = CLIPTextModel(CLIPTextConfig(**read(full_config, "text_encoder")))
-    sizes = [sum(weight.numel() for weight in model.parameters()) for model in (unet, vae, text)]
-    assert sizes == [859_520_964, 83_653_863, 123_060_480]
-    assert (unet.config.cross_attention_dim, text.config.hidden_size) == (768, 768)
-    assert sd15_config.config_folder() == full_config
+        networks = [
+            UNet2DConditionModel.from_config(tiny_bases.read(config / "unet" / "config.json")),
+            AutoencoderKL.from_config(tiny_bases.read(config / "vae" / "config.json")),
+            CLIPTextModel(CLIPTextConfig.from_pretrained(config / "text_encoder")),
+        ]
+        if (config / "text_encoder_2").is_dir():
+            networks.append(CLIPTextModelWithProjection(CLIPTextConfig.from_pretrained(config / "text_encoder_2")))
+    return networks
+
+
+@pytest.mark.parametrize("name", list(PUBLISHED))
+def test_the_written_configurations_have_the_sizes_of_the_published_models(name):
+    config = base_configs.config_folder(name)
+    sizes = [sum(weight.numel() for weight in model.parameters()) for model in empty(config)]
+    assert tuple(sizes) == PUBLISHED[name]
+    assert base_configs.config_folder(name) == config
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_full_size_is_loaded_weight_by_weight(full_config, tmp_path):
-    """2.1 GB on disk, 8 GB of memory: each of the 1130 tensors is filled with its own number and found again."""
-    with accelerate.init_empty_weights():
-        unet = UNet2DConditionModel.from_config(read(full_config, "unet"))
-        vae = AutoencoderKL.from_config(read(full_config, "vae"))
-        text = CLIPTextModel(CLIPTextConfig(**read(full_config, "text_encoder")))
-    names = ldm_layout.checkpoint(unet, vae, text)
-    numbers = {name: float(number) for number, name in enumerate(names)}
+@pytest.mark.parametrize("name", tiny_bases.FAMILIES)
+def test_a_checkpoint_of_full_size_is_loaded_weight_by_weight(name, tmp_path):
+    """Half precision on disk and in memory (2 to 7 GB each): each tensor has a number of its own and is found again."""
+    names = ldm_layout.checkpoint(*empty(base_configs.config_folder(name)))
+    numbers = {name: float(number % 2000) for number, name in enumerate(names)}
     path = tmp_path / "model.safetensors"
-    half = {name: torch.full(value.shape, numbers[name], dtype=torch.half) for name, value in names.items()}
-    saved(path, half | BESIDES)
-    del half
-    loaded = base.load(str(path), CPU)
+    saved(path, {name: torch.full(value.shape, numbers[name], dtype=torch.half) for name, value in names.items()})
+    loaded = base.load(str(path), CPU, dtype=torch.half)
     path.unlink()
-    found = ldm_layout.checkpoint(loaded.unet, loaded.vae, loaded.text_encoder)
-    assert {name: value.unique().tolist() for name, value in found.items()} == {
-        name: [number] for name, number in numbers.items()
-    }
+    found = ldm_layout.checkpoint(loaded.unet, loaded.vae, *loaded.text_encoders.values())
+    for name, number in numbers.items():
+        assert found[name].min() == found[name].max() == number, name
 
 
 # --- what is no base -------------------------------------------------------------------------------------------------
@@ -232,12 +297,36 @@ def test_a_lora(name, tmp_path):
     assert "is a LoRA, not a base model" in refusal(saved(tmp_path / "a.safetensors", {name: torch.zeros(4, 8)}))
 
 
-def test_a_checkpoint_without_a_text_encoder_of_1_x(weights, tmp_path):
-    other = {name.replace("cond_stage_model.transformer.text_model.", "cond_stage_model.model."): value
-             for name, value in weights.items()}  # fmt: skip
-    message = refusal(saved(tmp_path / "sd21.safetensors", other))
-    assert "has no text encoder of Stable Diffusion 1.x" in message
-    assert "diffusers' layout" in message
+def test_a_checkpoint_without_a_text_encoder(weights, tmp_path):
+    rest = {name: value for name, value in weights.items() if not name.startswith("cond_stage_model.")}
+    message = refusal(saved(tmp_path / "unet.safetensors", rest))
+    assert "has no text encoder of Stable Diffusion" in message and "diffusers' layout" in message
+
+
+FOREIGN = {
+    "is Stable Diffusion 3;": {"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight": (4, 4)},
+    "is Flux;": {"double_blocks.0.img_attn.qkv.weight": (4, 4)},
+    "is the SDXL refiner;": {"conditioner.embedders.0.model.ln_final.weight": (4,)},
+}
+
+
+@pytest.mark.parametrize("message", list(FOREIGN))
+def test_a_checkpoint_of_another_family(message, weights, tmp_path):
+    foreign = {name: torch.zeros(shape) for name, shape in FOREIGN[message].items()}
+    assert message in refusal(saved(tmp_path / "other.safetensors", weights | foreign))
+
+
+def test_a_checkpoint_for_inpainting(weights, tmp_path):
+    first = {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(8, 9, 3, 3)}
+    message = refusal(saved(tmp_path / "inpainting.safetensors", weights | first))
+    assert "is made for inpainting (9 input channels); must be a text-to-image model" in message
+
+
+def test_a_folder_for_inpainting(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "base")
+    config = copy / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"in_channels": 9}))
+    assert "is made for inpainting" in refusal(copy)
 
 
 def test_a_checkpoint_that_lacks_a_layer(weights, tmp_path, narrow_config):
@@ -257,7 +346,7 @@ def test_a_folder_that_lacks_a_layer(part, folder, tmp_path):
     assert f"is incomplete: weights are missing, first {part}.{absent}" in refusal(copy)
 
 
-def test_a_checkpoint_of_other_shapes(weights, tmp_path, full_config):
+def test_a_checkpoint_of_other_shapes(weights, tmp_path):
     assert "cannot be loaded" in refusal(saved(tmp_path / "narrow.safetensors", weights))
 
 
@@ -276,13 +365,19 @@ def test_a_folder_that_is_no_pipeline(tmp_path):
     assert "lacks model_index.json, unet, vae, text_encoder, tokenizer, scheduler" in refusal(tmp_path)
 
 
-def test_a_pipeline_of_another_kind(tmp_path):
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
-        (tmp_path / part).mkdir()
-    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
-    assert "holds a StableDiffusionXLPipeline; must be a StableDiffusionPipeline" in refusal(tmp_path)
-    (tmp_path / "model_index.json").write_text("{")
-    assert "cannot be read as JSON" in refusal(tmp_path)
+def test_a_pipeline_of_another_kind(folders, tmp_path):
+    copy = shutil.copytree(folders["sdxl"], tmp_path / "base")
+    (copy / "model_index.json").write_text('{"_class_name": "StableDiffusionXLImg2ImgPipeline"}')
+    message = refusal(copy)
+    assert "holds a StableDiffusionXLImg2ImgPipeline; must be a StableDiffusionPipeline or a Stable" in message
+    (copy / "model_index.json").write_text("{")
+    assert "cannot be read as JSON" in refusal(copy)
+
+
+def test_a_pipeline_of_sdxl_without_its_second_text_encoder(folders, tmp_path):
+    copy = shutil.copytree(folders["sdxl"], tmp_path / "base")
+    shutil.rmtree(copy / "text_encoder_2")
+    assert "lacks text_encoder_2" in refusal(copy)
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])

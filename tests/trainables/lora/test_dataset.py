@@ -55,14 +55,15 @@ def test_a_kohya_toml_sets_batch_repeats_and_shuffling(folder):
         '[[datasets.subsets]]\nimage_dir = "."\nnum_repeats = 2\n'
     )
     found = dataset.load(folder)
-    assert found.settings.batch_size == 3 and found.settings.resolution == 32 and found.settings.shuffle_caption
+    assert found.settings == dataset.DatasetSettings(resolution=(32, 32), batch_size=3)
+    assert {image.showing for image in found.train} == {dataset.Showing(repeats=2, shuffle_caption=True, keep_tokens=1)}
     assert found.samples_per_epoch == 2 * len(found.train)
     assert dataset.load(folder, {"batch_size": 1}).settings.batch_size == 1
 
 
 def test_shuffling_keeps_the_first_tags_and_loses_none():
-    settings = dataset.DatasetSettings(shuffle_caption=True, keep_tokens=1)
-    shown = dataset.shown_caption("bobo, a, b, c", settings, random.Random(1))
+    showing = dataset.Showing(shuffle_caption=True, keep_tokens=1)
+    shown = dataset.shown_caption("bobo, a, b, c", showing, random.Random(1))
     assert shown.startswith("bobo, ")
     assert sorted(shown.split(", ")) == ["a", "b", "bobo", "c"]
 
@@ -101,9 +102,13 @@ def test_every_bad_file_is_named_in_one_pass(folder):
         ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "."\nflip_aug = "maybe"\n', "must be true or false"),
         ('[general]\ncaption_dropout_rate = "x"\n[[datasets]]\n', "must be a share from 0 to 1"),
         ("[general\n", "is not TOML"),
-        ("[general]\nkeep_tokens = 1\n", "must be exactly one"),
+        ("[general]\nkeep_tokens = 1\n", "must be one or more tables"),
         ('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "nowhere"\n', "is not a folder"),
-        ("[[datasets]]\nenable_bucket = true\n", "aspect buckets"),
+        ("[[datasets]]\nenable_bucket = true\nmin_bucket_reso = 128\n", "min_bucket_reso is 128; must be at most"),
+        ("[[datasets]]\nenable_bucket = true\nmax_bucket_reso = 32\n", "max_bucket_reso is 32; must be at least"),
+        ("[[datasets]]\nenable_bucket = true\nbucket_reso_steps = 128\n", "bucket_reso_steps is 128; must be at most"),
+        ("[[datasets]]\nrandom_crop = true\n", "random_crop = True is not supported; must be left out"),
+        ("[[datasets]]\nbatch_size = 2\n[[datasets]]\nbatch_size = 3\n", "batch_size differs between datasets"),
     ],
 )
 def test_a_wrong_toml_is_one_clear_line(folder, text, message):

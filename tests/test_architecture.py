@@ -18,7 +18,17 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset(
         {
-            *("atomic", "baseline", "locks", "objective_spec", "pareto", "records", "scheduler_spec", "search_spec"),
+            *(
+                "atomic",
+                "baseline",
+                "dataset_spec",
+                "locks",
+                "objective_spec",
+                "pareto",
+                "records",
+                "scheduler_spec",
+                "search_spec",
+            ),
             *("spec", "store", "text_spec"),
         }
     ),

@@ -10,8 +10,10 @@ from typing import Any
 
 from trainables.lora import dataset as datasets
 from trainables.lora import rules
+from trainables.lora.paths import prediction_of, resolve_base, zero_terminal_mistake
 from trainables.lora.settings import IMAGE_RULES
 from trainables.protocol import Params, Report, TrialContext
+from tune_lora.errors import InputError
 
 REQUIRED = ("network_dim", "network_alpha", "learning_rate", "max_train_epochs")
 METRICS = (
@@ -66,7 +68,16 @@ class DiffusionLora:
         """What is wrong with a configuration before anything is loaded; empty when nothing is."""
         missing = [name for name in REQUIRED if name not in params]
         mistakes = [f"{name} is missing; the image LoRA trainer needs {', '.join(REQUIRED)}" for name in missing]
+        if params.get("zero_terminal_snr") is True and (predicts := self._predicts()) is not None:
+            mistakes += filter(None, [zero_terminal_mistake(predicts)])
         return mistakes + rules.mistakes(params, IMAGE_RULES)
+
+    def _predicts(self) -> str | None:
+        """What the base predicts; None where there is no such base."""
+        try:
+            return prediction_of(resolve_base(self.base), self.prediction_type)
+        except InputError:
+            return None
 
     def load_dataset(self) -> datasets.Dataset:
         """The images, split the same way in every trial and every study.

@@ -19,10 +19,11 @@ from trainables.lora.rules import Rule, is_known
 from trainables.lora.settings import IMAGE_RULES
 from trainables.lora.text import sources as text_sources
 from trainables.protocol import Trainer
+from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import Knowledge, gather
 from tune_lora.records import CLOCK
-from tune_lora.spec import DEMO_CHARACTER, DatasetSpec, StudySpec
+from tune_lora.spec import StudySpec
 from tune_lora.text_spec import DEMO_LOGBOOK, TextSpec
 
 METRICS = {"diffusion_lora": diffusion_lora.METRICS, "llm_lora": llm_lora.METRICS, "curve": curve.METRICS}
@@ -151,6 +152,7 @@ def image_trainer(spec: StudySpec) -> DiffusionLora:
     objective, evaluation = spec.objective, spec.evaluation
     return DiffusionLora(
         base=spec.base,
+        prediction_type=spec.prediction_type,
         dataset=str(dataset_path(spec.dataset)),
         dataset_settings=spec.dataset.settings(),
         held_out_share=spec.dataset.held_out_share,

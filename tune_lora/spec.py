@@ -15,39 +15,19 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.objective_spec import ObjectiveSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
 from tune_lora.text_spec import TextSpec
 
-DEMO_CHARACTER = "demo-character"
 BASES = ("tiny-sd", "smollm2")
 """Known by name, wherever they lie."""
 
 
 class _Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DatasetSpec(_Closed):
-    """Captioned images. `path` is a folder, a kohya dataset TOML, or ``demo-character``; what is left out here is
-    taken from the TOML."""
-
-    path: str
-    resolution: int | None = Field(None, ge=16, le=2048, multiple_of=8, description="pixels, square")
-    batch_size: int | None = Field(None, ge=1)
-    repeats: int | None = Field(None, ge=1, description="how often an epoch shows each image")
-    caption_extension: str | None = None
-    shuffle_caption: bool | None = None
-    keep_tokens: int | None = Field(None, ge=0)
-    caption_dropout: float | None = Field(None, ge=0, le=1)
-    flip: bool | None = None
-    held_out_share: float = Field(0.125, gt=0, lt=1, description="kept out of training: validation loss and identity")
-
-    def settings(self) -> dict[str, Any]:
-        """What was said about how the images are shown."""
-        return self.model_dump(exclude_none=True, exclude={"path", "held_out_share"})
 
 
 class EvaluationSpec(_Closed):
@@ -125,6 +105,9 @@ class StudySpec(_Closed):
 
     name: str
     base: str = "tiny-sd"
+    prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
+        None, description="what the base predicts; null: as its scheduler says, of a single SD 2.x file v_prediction"
+    )
     dataset: DatasetSpec | None = None
     text: TextSpec | None = None
     trainer: Literal["diffusion_lora", "llm_lora", "curve"] = "diffusion_lora"
@@ -208,7 +191,19 @@ def _without_needless_nulls(model: BaseModel, dumped: Mapping[str, Any]) -> dict
     return kept
 
 
-DEFINING = ("base", "dataset", "text", "trainer", "precision", "space", "preset", "fixed", "objective", "evaluation")
+DEFINING = (
+    "base",
+    "prediction_type",
+    "dataset",
+    "text",
+    "trainer",
+    "precision",
+    "space",
+    "preset",
+    "fixed",
+    "objective",
+    "evaluation",
+)
 """Settings that make two studies different: their trials cannot be compared when one of these differs."""
 
 

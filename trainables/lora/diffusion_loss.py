@@ -12,6 +12,7 @@ from diffusers import DDPMScheduler
 from trainables.lora.base import Base
 from trainables.lora.cache import Latents
 from trainables.lora.conditioning import Conditioning
+from trainables.lora.paths import zero_terminal_mistake
 from tune_lora.errors import InputError
 
 
@@ -33,17 +34,9 @@ def training_schedule(base: Base, *, zero_terminal_snr: bool = False) -> DDPMSch
     """
     if not zero_terminal_snr:
         return base.noise_schedule
-    if base.prediction_type != "v_prediction":
-        raise InputError(zero_terminal_mistake(base.prediction_type))
+    if mistake := zero_terminal_mistake(base.prediction_type):
+        raise InputError(mistake)
     return DDPMScheduler.from_config(base.noise_schedule.config, rescale_betas_zero_snr=True)
-
-
-def zero_terminal_mistake(prediction_type: str) -> str:
-    """One line for who asks for a zero-terminal SNR of a base that cannot learn from it."""
-    return (
-        f"zero_terminal_snr: got true with a base that predicts {prediction_type}; must be false, or the base one of "
-        "v_prediction, such as Stable Diffusion 2.1 for 768 pixels"
-    )
 
 
 def snr(schedule: DDPMScheduler, timesteps: torch.Tensor) -> torch.Tensor:

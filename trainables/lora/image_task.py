@@ -13,7 +13,7 @@ import torch
 
 from trainables.lora.adapters import Adapter, LoraShape, Part
 from trainables.lora.batches import batches_per_epoch, epoch_batches
-from trainables.lora.diffusion_loss import denoising_loss, draw_noise
+from trainables.lora.diffusion_loss import denoising_loss, draw_noise, training_schedule
 from trainables.lora.engine import LoraEngine
 from trainables.lora.export import export_lora
 from trainables.lora.image_session import ImageSession
@@ -53,6 +53,9 @@ class ImageTask:
         self.trainer, self.session, self.context, self.params = trainer, session, context, context.params
         self.batch_size = int(self.params.get("train_batch_size", session.data.settings.batch_size))
         self.settings = EngineSettings.from_params(self.params)
+        self.schedule = training_schedule(
+            session.base, zero_terminal_snr=bool(self.params.get("zero_terminal_snr", False))
+        )
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         try:
             total = self._steps_per_epoch() * trainer.horizon(self.params)
@@ -89,15 +92,13 @@ class ImageTask:
         """Mean error of the denoiser over the batch."""
         session, base = self.session, self.session.base
         clean = session.latents.sample(batch.rows, batch.views, self._noise)
-        noise = draw_noise(clean.shape, self._noise)
-        timesteps = torch.randint(
-            base.noise_schedule.config.num_train_timesteps, (len(batch.rows),), generator=self._noise
-        )
+        noise = draw_noise(clean.shape, self._noise, float(self.params.get("noise_offset", 0.0)))
+        timesteps = torch.randint(self.schedule.config.num_train_timesteps, (len(batch.rows),), generator=self._noise)
         gamma = float(self.params.get("min_snr_gamma", 0.0))
         clean, noise, timesteps = (tensor.to(base.device) for tensor in (clean, noise, timesteps))
         with session.autocast():
             told = session.conditioning(batch.rows, batch.views, batch.captions, trains_text=self.trains_text)
-            return denoising_loss(base, clean, noise, timesteps, told, min_snr_gamma=gamma)
+            return denoising_loss(base, clean, noise, timesteps, told, schedule=self.schedule, min_snr_gamma=gamma)
 
     def validate(self) -> dict[str, float]:
         """Held-out loss."""
@@ -144,7 +145,7 @@ def adapter_of(session: ImageSession, params: Params) -> Adapter:
     base = session.base
     parts = [Part("unet", base.unet, float(params["learning_rate"]), shape, UNET[which])]
     if (rate := float(params.get("text_encoder_lr", 0.0))) > 0:
-        parts.append(Part("text_encoder", base.text_encoder, rate, shape, CLIP_TEXT[which]))
+        parts += [Part(name, model, rate, shape, CLIP_TEXT[which]) for name, model in base.text_encoders.items()]
     return Adapter(parts, loraplus_ratio=float(params.get("loraplus_lr_ratio", 1.0)))
 
 

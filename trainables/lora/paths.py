@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -84,6 +85,17 @@ def prediction_of(path: Path, chosen: str | None = None) -> str:
     return "v_prediction" if velocity else "epsilon"
 
 
+def zero_terminal_mistake(prediction: str) -> str | None:
+    """What to say to who asks for a zero-terminal SNR: a base that predicts the noise cannot learn from pure noise, for
+    there the answer is given (Lin et al. 2023, section 3.2)."""
+    if prediction == "v_prediction":
+        return None
+    return (
+        f"zero_terminal_snr: got true with a base that predicts {prediction}; must be false, or the base one of "
+        "v_prediction, such as Stable Diffusion 2.1 for 768 pixels"
+    )
+
+
 def _folder_mistake(path: Path) -> str | None:
     index = _json(path / "model_index.json") if (path / "model_index.json").exists() else {}
     if index is None:
@@ -109,6 +121,12 @@ def _file_mistake(path: Path) -> str | None:
 
 
 def _shapes(path: Path) -> Shapes:
+    state = path.stat()
+    return _shapes_then(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes_then(path: Path, _size: int, _mtime_ns: int) -> Shapes:
     with safe_open(path, framework="numpy") as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
 

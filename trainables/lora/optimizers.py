@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -60,9 +62,10 @@ def _adafactor(groups: list[Group], weight_decay: float) -> torch.optim.Optimize
 def _prodigy(groups: list[Group], weight_decay: float) -> torch.optim.Optimizer:
     from prodigyopt import Prodigy
 
-    optimizer: torch.optim.Optimizer = Prodigy(
-        groups, lr=1.0, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints that its weight decay is decoupled
+        optimizer: torch.optim.Optimizer = Prodigy(
+            groups, lr=1.0, weight_decay=weight_decay, use_bias_correction=True, safeguard_warmup=True
+        )
     return optimizer
 
 

@@ -1,112 +1,139 @@
-"""Loading a LoRA file into a pipeline, whichever of the two layouts it has, with an answer where it does not fit."""
+"""LoRA files, whoever made them: what one holds, and how it is put onto a base.
+
+All are put onto our own layers, so that every option works the same whichever layout it came in.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from safetensors import SafetensorError, safe_open
+from torch import nn
 
+from trainables.lora.adapters import Adapter, LoraShape, Part
+from trainables.lora.layers import can_be_adapted
+from trainables.lora.lora_tensors import LoraFile, LoraPair, read_lora
+from trainables.lora.module_names import TEXT, TEXT_2, UNET, aliases, flat
+from trainables.lora.targets import Targets
 from tune_lora.errors import InputError
 
-_KOHYA_PREFIXES = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_te1_": "text_encoder"}
-_WANTED = "must be a LoRA in diffusers' (lora_A, lora_B) or kohya's (lora_down, lora_up) layout"
+
+def load_lora(pipeline: Any, path: Path, *, rate: float = 0.0) -> Adapter:
+    """Puts the LoRA of a ``.safetensors`` file onto a pipeline; the adapter's `detach` takes it off again.
+
+    `rate` is the learning rate of each part, for whoever trains on.
+
+    Raises:
+        InputError: the file is not a LoRA that is read here, is damaged, or was made for another base; the pipeline is
+            then untouched.
+    """
+    models = {name: model for name in (UNET, TEXT, TEXT_2) if (model := getattr(pipeline, name, None)) is not None}
+    return adapter_of_file(read_lora(path), models, rate=rate)
+
+
+def adapter_of_file(file: LoraFile, models: Mapping[str, nn.Module], *, rate: float = 0.0) -> Adapter:
+    """The adapter that a file holds, attached to `models` (by ``unet``, ``text_encoder``, ``text_encoder_2``).
+
+    Raises:
+        InputError: it does not fit them, which are then untouched.
+    """
+    places, misfits = _places(file, models)
+    if misfits:
+        raise InputError(f"{file.path}: {len(misfits)} of {len(file.pairs)} modules do not fit this base; {misfits[0]}")
+    parts = [
+        _part(file, part, model, {place.name: place for place in places if place.part == part}, rate)
+        for part, model in models.items()
+        if any(place.part == part for place in places)
+    ]
+    adapter = Adapter(parts).attach(0)
+    adapter.restore({f"{place.part}.{place.name}.{name}": value for place in places for name, value in place.state()})
+    return adapter
 
 
 @dataclass(frozen=True)
-class _Module:
-    """One adapted module as a file has it: its name there, and the sizes that it reads and writes."""
+class _Place:
+    """A pair of the file and the module that it is for."""
 
     part: str
     name: str
-    inputs: int
-    outputs: int
+    module: nn.Module
+    pair: LoraPair
+
+    def misfit(self) -> str:
+        outputs, inputs = self.module.weight.shape[:2]  # type: ignore[index]  # a layer's weight
+        got = (self.pair.inputs, self.pair.outputs)
+        if got != (inputs, outputs):
+            return (
+                f"{self.part} {self.name} goes from {got[0]} to {got[1]} in the file, "
+                f"and from {inputs} to {outputs} in the base"
+            )
+        kernel = tuple(getattr(self.module, "kernel_size", (1, 1)))
+        if self.pair.kernel != kernel:
+            return f"{self.part} {self.name} has the kernel {self.pair.kernel} in the file, and {kernel} in the base"
+        return ""
+
+    def state(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """What the layer's parameters become, in its own shapes: files have 1x1 convolutions as matrices, and matrices
+        as 1x1 convolutions."""
+        is_large = isinstance(self.module, nn.Conv2d)
+        rank, kernel = self.pair.rank, self.pair.kernel if is_large else ()
+        yield "lora_A.weight", self.pair.down.reshape(rank, self.pair.inputs, *kernel)
+        yield "lora_B.weight", self.pair.up.reshape(self.pair.outputs, rank, *((1, 1) if is_large else ()))
+        if self.pair.lengths is not None:
+            yield "lora_magnitude_vector", self.pair.lengths
 
 
-def load_lora(pipeline: StableDiffusionPipeline, path: Path, adapter_name: str = "lora") -> None:
-    """Puts the LoRA of a ``.safetensors`` file into the pipeline; ``pipeline.unload_lora_weights()`` takes it out.
-
-    Raises:
-        InputError: the file is not a LoRA, is damaged, or was made for another base; the pipeline is then untouched.
-    """
-    shapes = _shapes(path)
-    modules = _modules(path, shapes)
-    linear = _base_layers(pipeline)
-    misfits = [problem for module in modules if (problem := _misfit(module, linear))]
-    if misfits:
-        raise InputError(f"{path}: {len(misfits)} of {len(modules)} modules do not fit this base; {misfits[0]}")
-    pipeline.load_lora_weights(
-        str(path.parent), weight_name=path.name, adapter_name=adapter_name, local_files_only=True
-    )
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; {_WANTED}, a .safetensors file")
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path} is a {path.suffix or 'plain'} file; {_WANTED}, a .safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read as safetensors ({reason}); {_WANTED}") from None
-
-
-def _modules(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> list[_Module]:
-    down, up = _pair_names(shapes)
-    modules = []
-    for name, shape in shapes.items():
-        if not name.endswith(down):
+def _places(file: LoraFile, models: Mapping[str, nn.Module]) -> tuple[list[_Place], list[str]]:
+    """Where each pair belongs, and one line for each that belongs nowhere."""
+    index = {
+        alias: (part, name, module)
+        for part, model in models.items()
+        for name, module in model.named_modules()
+        if can_be_adapted(module)
+        for alias in aliases(part, name, model)
+    }
+    places, misfits = [], []
+    for pair in file.pairs:
+        found = index.get(flat(pair.stem).replace("_processor_", "_"))
+        if found is None:
+            misfits.append(f"it has no {pair.stem}")
             continue
-        stem = name.removesuffix(down)
-        other = shapes.get(f"{stem}{up}")
-        if other is None or len(shape) < 2 or len(other) < 2 or shape[0] != other[1]:
-            raise InputError(f"{path}: {stem} has no matching pair of matrices; {_WANTED}")
-        modules.append(_Module(*_place(path, stem), inputs=shape[1], outputs=other[0]))
-    if not modules:
-        got = ", ".join(list(shapes)[:2]) or "nothing"
-        raise InputError(f"{path} is not a LoRA: it holds {got}; {_WANTED}")
-    return modules
+        place = _Place(*found, pair=pair)
+        if misfit := place.misfit():
+            misfits.append(misfit)
+        places.append(place)
+    return places, misfits
 
 
-def _pair_names(shapes: Mapping[str, object]) -> tuple[str, str]:
-    if any(name.startswith(tuple(_KOHYA_PREFIXES)) for name in shapes):
-        return ".lora_down.weight", ".lora_up.weight"
-    return ".lora_A.weight", ".lora_B.weight"
+@dataclass(frozen=True)
+class _Listed(Targets):
+    """Just the layers with these names."""
+
+    names: frozenset[str] = frozenset()
+
+    def layers(self, model: nn.Module, *, convolutions: bool = False) -> Iterator[tuple[str, nn.Module]]:  # noqa: ARG002
+        yield from ((name, module) for name, module in model.named_modules() if name in self.names)
 
 
-def _place(path: Path, stem: str) -> tuple[str, str]:
-    """The part of the pipeline and the module's name in it, with underscores for dots: kohya has only those."""
-    for prefix, part in _KOHYA_PREFIXES.items():
-        if stem.startswith(prefix):
-            return part, stem.removeprefix(prefix).removeprefix("text_model_")
-    part, _, name = stem.partition(".")
-    if part not in ("unet", "text_encoder"):
-        raise InputError(f"{path}: {stem} is for {part!r}, which this base does not have; it has unet, text_encoder")
-    return part, name.removeprefix("text_model.").replace(".", "_")
+@dataclass(frozen=True, kw_only=True)
+class _Sizes(LoraShape):
+    """Rank and alpha of each layer by its name."""
+
+    sizes: Mapping[str, tuple[int, float]]
+
+    def size_of(self, name: str, module: nn.Module) -> tuple[int, float]:  # noqa: ARG002
+        return self.sizes[name]
 
 
-def _base_layers(pipeline: StableDiffusionPipeline) -> dict[tuple[str, str], tuple[int, int]]:
-    """Inputs and outputs of each layer that can be adapted, by part and name with underscores."""
-    layers = {}
-    for part in ("unet", "text_encoder"):
-        for name, module in getattr(pipeline, part).named_modules():
-            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
-                outputs, inputs = module.weight.shape[:2]
-                key = name.removeprefix("text_model.").replace(".base_layer", "").replace(".", "_")
-                layers[part, key] = (inputs, outputs)
-    return layers
-
-
-def _misfit(module: _Module, layers: Mapping[tuple[str, str], tuple[int, int]]) -> str:
-    known = layers.get((module.part, module.name))
-    if known is None:
-        return f"{module.part} has no {module.name}"
-    if known != (module.inputs, module.outputs):
-        got, wanted = f"{module.inputs} to {module.outputs}", f"{known[0]} to {known[1]}"
-        return f"{module.part} {module.name} goes from {got} in the file, and from {wanted} in the base"
-    return ""
+def _part(file: LoraFile, part: str, model: nn.Module, places: Mapping[str, _Place], rate: float) -> Part:
+    sizes = {name: (place.pair.rank, file.alpha(place.part, place.pair)) for name, place in places.items()}
+    has_lengths = {place.pair.lengths is not None for place in places.values()}
+    if len(has_lengths) > 1:
+        raise InputError(f"{file.path}: only some modules of {part} have DoRA lengths; must be all of them, or none")
+    rank, alpha = next(iter(sizes.values()))
+    return Part(
+        part, model, rate, _Sizes(rank, alpha, dora=True in has_lengths, sizes=sizes), _Listed(names=frozenset(places))
+    )

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from PIL import Image
-from transformers import CLIPTextModel
 
+from tests.trainables.lora import pipelines
 from trainables.lora.generation import Section, generate, image_grid, write_comparison, write_image_grid
-from trainables.tiny_sd import architecture
 
 PROMPTS = ["glow, frontal view, happy smile", "glow, side view", "red apple"]
 QUICK = {"steps": 3, "guidance": 4.0}
@@ -16,21 +14,7 @@ QUICK = {"steps": 3, "guidance": 4.0}
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory):
-    torch.manual_seed(0)
-    pipeline = StableDiffusionPipeline(
-        vae=architecture.build_vae(),
-        text_encoder=CLIPTextModel(architecture.text_config()),
-        tokenizer=architecture.write_tokenizer(tmp_path_factory.mktemp("tokenizer")),
-        unet=architecture.build_unet(),
-        scheduler=DPMSolverMultistepScheduler(**architecture.SCHEDULER),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    for model in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
-        model.eval()
-    return pipeline
+    return pipelines.stable_diffusion(tmp_path_factory.mktemp("tokenizer"))
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +47,27 @@ def test_the_global_seed_is_neither_used_nor_moved(pipeline, images):
 def test_another_seed_and_another_size_are_another_image(pipeline, images):
     assert np.abs(generate(pipeline, PROMPTS[:1], [7], **QUICK)[0] - images[0]).mean() > 0.01
     assert generate(pipeline, PROMPTS[:1], [1], size=32, **QUICK).shape == (1, 32, 32, 3)
+    assert generate(pipeline, PROMPTS[:1], [1], size=(64, 32), **QUICK).shape == (1, 32, 64, 3)  # width, height
+
+
+def test_half_precision_denoises_and_full_precision_decodes(tmp_path):
+    """The autoencoder's own precision holds under bf16 weights and under autocast: in half precision some give NaN."""
+    pipeline = pipelines.stable_diffusion(tmp_path)
+    full = generate(pipeline, PROMPTS[:1], [1], **QUICK)
+    pipeline.unet.to(torch.bfloat16)
+    pipeline.text_encoder.to(torch.bfloat16)
+    seen = []
+    pipeline.vae.decoder.conv_in.register_forward_hook(lambda _, given, made: seen.append((given[0].dtype, made.dtype)))
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            half = generate(pipeline, PROMPTS[:1], [1], **QUICK)
+        assert np.isfinite(half).all() and np.abs(half - full).mean() < 0.1
+    assert set(seen) == {(torch.float32, torch.float32)}
+
+
+def test_sdxl_draws_too(tmp_path):
+    drawn = generate(pipelines.stable_diffusion_xl(tmp_path), PROMPTS[:2], [1, 2], size=(64, 32), **QUICK)
+    assert drawn.shape == (2, 32, 64, 3) and np.isfinite(drawn).all()
 
 
 def test_dropout_is_off_while_generating_and_on_again_after(pipeline, images):

@@ -5,7 +5,7 @@ Pure functions of the records, for any study whose space has a prior named ``bas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from tune_lora.records import StudyRecord, TrialRecord, completed
 
 BASELINE = "baseline"
 PROVENANCE = f"prior:{BASELINE}"
+_AGAIN = "retry:"
 BEST, WORST = 5, 3
 """How many trials are shown of each end."""
 
@@ -37,7 +38,16 @@ def baseline_trial(record: StudyRecord) -> TrialRecord | None:
     """The completed baseline of a study with one objective, or None."""
     if record.has_several:
         return None
-    return next((trial for trial in completed(record) if trial.provenance == PROVENANCE), None)
+    return next((trial for trial in completed(record) if is_one(trial.number, record.trials)), None)
+
+
+def is_one(number: int, trials: Sequence[TrialRecord]) -> bool:
+    """Whether a trial is the baseline, or runs it again because the infrastructure had ended it."""
+    origins = {trial.number: trial.provenance for trial in trials}
+    origin = origins.get(number, "")
+    while origin.startswith(_AGAIN):
+        origin = origins.get(int(origin.removeprefix(_AGAIN)), "")
+    return origin == PROVENANCE
 
 
 def improvement(record: StudyRecord, trial: TrialRecord) -> float | None:

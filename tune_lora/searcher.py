@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 from search_spaces.feasible import choose, feasible_sampler
 from search_spaces.space import Space
 from trainables.protocol import Cause
-from tune_lora import agenda, store
+from tune_lora import agenda, baseline, store
 from tune_lora.knowledge import Advice, Knowledge, Reference
 from tune_lora.memory import Memory
 from tune_lora.records import Objective
@@ -183,6 +183,7 @@ class StudySearcher(Searcher):
         return TrialLog(self._study, trial, self._folder(trial.number))
 
     def _configuration(self, log: TrialLog) -> dict[str, Any]:
+        is_baseline = baseline.is_one(log.number, store.read(self._study).trials)
         return {
             "params": dict(log.config),
             "trial": {
@@ -190,6 +191,7 @@ class StudySearcher(Searcher):
                 "folder": str(self._folder(log.number)),
                 "seed": log.seed,
                 "decide_at": list(self._decide_at),
+                **({"spared": True} if is_baseline else {}),  # never pruned: everything is told in percent of it
             },
         }
 

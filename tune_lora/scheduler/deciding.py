@@ -1,7 +1,8 @@
 """The rule about reports that every scheduler here keeps.
 
 A report without a value to compare is passed over. One that is not a number stops its trial at once. A final report
-never does: the trial is complete. A trial that failed is no longer one that others are compared with.
+never does: the trial is complete. Nor is a trial stopped that all others are measured against. A trial that failed is
+no longer one that others are compared with.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_lora.scheduler.reports import Key, Seen, excess_of, key_of, read
+from tune_lora.scheduler.reports import Key, Seen, excess_of, is_spared, key_of, read
 from tune_lora.store import TrialRecord
 
 
@@ -40,6 +41,8 @@ class Deciding(FIFOScheduler):
             decision = TrialScheduler.CONTINUE
         else:
             decision = self._decide(trial, key, seen)
+            if decision == TrialScheduler.STOP and is_spared(trial):
+                decision = TrialScheduler.CONTINUE
         if decision == TrialScheduler.STOP:
             self._stopped.add(key)
         return str(decision)

@@ -16,7 +16,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from tune_lora.scheduler.deciding import Deciding
-from tune_lora.scheduler.reports import Key, Seen, key_of
+from tune_lora.scheduler.reports import Key, Seen, is_spared, key_of
 from tune_lora.scheduler.rungs import Ladder, Rung
 from tune_lora.store import TrialRecord
 
@@ -66,7 +66,7 @@ class PausingAsha(Deciding):
         if rung is None:
             return str(TrialScheduler.CONTINUE)
         rung.enter(key, seen, self.sign)  # told again by a restarted trial: entered already
-        if key in self._best(rung):
+        if key in self._best(rung) or is_spared(trial):
             self._promoted[rung.at].add(key)
         if key in self._promoted[rung.at]:
             return str(TrialScheduler.CONTINUE)

@@ -24,6 +24,11 @@ def key_of(trial: Any) -> Key:
     return str(trial.trial_id) if number is None else int(number)
 
 
+def is_spared(trial: Any) -> bool:
+    """Whether a Tune trial is to be trained to its end whatever it reports: the study's baseline."""
+    return bool(((getattr(trial, "config", None) or {}).get("trial") or {}).get("spared", False))
+
+
 @dataclass(frozen=True)
 class Seen:
     """One report. `value` is what is compared, None where it was not measured; `excess` above 0 is a report that breaks

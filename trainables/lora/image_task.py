@@ -17,6 +17,7 @@ from trainables.lora.diffusion_loss import denoising_loss, draw_noise, training_
 from trainables.lora.engine import LoraEngine
 from trainables.lora.export import export_lora
 from trainables.lora.image_session import ImageSession
+from trainables.lora.kohya_layout import training_header
 from trainables.lora.optimization import Optimization
 from trainables.lora.settings import EngineSettings, ranks_by_prefix
 from trainables.lora.targets import CLIP_TEXT, UNET
@@ -119,17 +120,22 @@ class ImageTask:
 
     def export(self, metrics: Mapping[str, float]) -> None:
         """Writes the LoRA in both layouts, with where it comes from."""
-        base = self.trainer.base
+        name = self.trainer.base if "/" not in self.trainer.base else Path(self.trainer.base).name
+        data = self.session.data
+        training = training_header(
+            self.params, steps=self.engine.lanes[0].total_steps, seed=self.context.seed,
+            precision=self.session.precision, resolution=data.settings.resolution, images=len(data.train), base=name,
+        )  # fmt: skip
         provenance = {
             "tune_lora_params": json.dumps(dict(self.params), sort_keys=True, default=str),
             "tune_lora_metrics": json.dumps(dict(metrics), sort_keys=True),
             "tune_lora_trial": self.context.folder.name,
             "tune_lora_seed": str(self.context.seed),
-            "tune_lora_base": base if "/" not in base else Path(base).name,
+            "tune_lora_base": name,
             "tune_lora_base_sha256": self.session.base.identity,
-            "tune_lora_dataset": self.session.data.name,
+            "tune_lora_dataset": data.name,
         }
-        export_lora(self.context.folder / "lora", self.adapter, metadata=provenance)
+        export_lora(self.context.folder / "lora", self.adapter, metadata=provenance, training=training)
 
     def close(self) -> None:
         """Takes the adapter off the shared base, and leaves it in evaluation mode however the trial ended."""

@@ -7,7 +7,7 @@ so that closing the generator stops it. It is tested with ``list(trainer.run(con
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -70,6 +70,21 @@ class Report:
     final: bool = False
 
 
+class Collective(Protocol):
+    """The processes that train one trial together, each with its part of every micro-batch. Rank 0 reports."""
+
+    rank: int
+    size: int
+
+    def sum_gradients(self, parameters: Sequence[Any]) -> None:
+        """Replaces each gradient by its sum over the group."""
+        ...
+
+    def sum(self, value: float) -> float:
+        """The sum of a number over the group."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrialContext:
     """All that one trial gets.
@@ -77,7 +92,7 @@ class TrialContext:
     `folder` is the trial's own and exists. `decide_at` are the budgets at which somebody decides on this trial
     (rungs); the costly measures are due there and at the end. `restore` is a folder that an earlier report's `save`
     wrote. `shared` outlives the trial: what is put there (a loaded base model, caches) serves the next trial on the
-    same worker.
+    same worker. `group` are the processes that train this trial together; None is this process alone.
     """
 
     params: Params
@@ -87,6 +102,7 @@ class TrialContext:
     restore: Path | None = None
     threads: int = 1
     shared: dict[str, Any] = field(default_factory=dict)
+    group: Collective | None = None
 
 
 class Trainer(Protocol):

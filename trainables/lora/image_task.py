@@ -13,6 +13,7 @@ import torch
 
 from trainables.lora.adapters import Adapter, LoraShape, Part
 from trainables.lora.batches import batches_per_epoch, epoch_batches
+from trainables.lora.collective import collective_of
 from trainables.lora.diffusion_loss import denoising_loss, draw_noise, training_schedule
 from trainables.lora.engine import LoraEngine
 from trainables.lora.export import export_lora
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Rows of the dataset with the view (1: mirrored) and the caption of each; `noise` and `timesteps` are drawn for
-    all of them."""
+    """Rows of the dataset with the view (1: mirrored) and the caption of each. `mine` are the places of those that this
+    process trains on."""
 
     rows: Sequence[int]
     views: Sequence[int]
     captions: Sequence[str]
+    mine: slice
 
     @property
     def size(self) -> int:
@@ -44,7 +46,7 @@ class ImageBatch:
     @property
     def local(self) -> int:
         """Images that this process trains on."""
-        return len(self.rows)
+        return len(self.rows[self.mine])
 
 
 class ImageTask:
@@ -54,13 +56,14 @@ class ImageTask:
         self.trainer, self.session, self.context, self.params = trainer, session, context, context.params
         self.batch_size = int(self.params.get("train_batch_size", session.data.settings.batch_size))
         self.settings = EngineSettings.from_params(self.params)
+        self.group = collective_of(context.group)
         self.schedule = training_schedule(
             session.base, zero_terminal_snr=bool(self.params.get("zero_terminal_snr", False))
         )
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         try:
             total = self._steps_per_epoch() * trainer.horizon(self.params)
-            self.engine = LoraEngine([Optimization(self.adapter, self.settings, total)])
+            self.engine = LoraEngine([Optimization(self.adapter, self.settings, total, collective=self.group)])
         except BaseException:  # whatever went wrong, the shared base must be left clean
             self.close()
             raise
@@ -87,18 +90,22 @@ class ImageTask:
     def _batch(self, rows: Sequence[int], rng: random.Random) -> ImageBatch:
         images = [self.session.data.train[row] for row in rows]
         views = [rng.randrange(image.views) for image in images]
-        return ImageBatch(rows, views, [image.shown_caption(rng) for image in images])
+        captions = [image.shown_caption(rng) for image in images]
+        return ImageBatch(rows, views, captions, slice(self.group.rank, None, self.group.size))
 
     def loss(self, batch: ImageBatch) -> torch.Tensor:
-        """Mean error of the denoiser over the batch."""
-        session, base = self.session, self.session.base
+        """Mean error of the denoiser over this process's part of the batch. Noise is drawn for all of it, so that an
+        image meets the same noise however many processes train."""
+        session, base, mine = self.session, self.session.base, batch.mine
         clean = session.latents.sample(batch.rows, batch.views, self._noise)
         noise = draw_noise(clean.shape, self._noise, float(self.params.get("noise_offset", 0.0)))
         timesteps = torch.randint(self.schedule.config.num_train_timesteps, (len(batch.rows),), generator=self._noise)
         gamma = float(self.params.get("min_snr_gamma", 0.0))
-        clean, noise, timesteps = (tensor.to(base.device) for tensor in (clean, noise, timesteps))
+        clean, noise, timesteps = (tensor[mine].to(base.device) for tensor in (clean, noise, timesteps))
         with session.autocast():
-            told = session.conditioning(batch.rows, batch.views, batch.captions, trains_text=self.trains_text)
+            told = session.conditioning(
+                batch.rows[mine], batch.views[mine], batch.captions[mine], trains_text=self.trains_text
+            )
             return denoising_loss(base, clean, noise, timesteps, told, schedule=self.schedule, min_snr_gamma=gamma)
 
     def validate(self) -> dict[str, float]:

@@ -10,11 +10,12 @@ import torch
 
 from trainables.lora import optimizers, schedules
 from trainables.lora.adapters import Adapter
-from trainables.lora.collective import Alone, Collective
+from trainables.lora.collective import collective_of
 from trainables.lora.ema import Ema
 from trainables.lora.precision import LEAST_SCALE, grad_scaler
 from trainables.lora.safety import Watch
 from trainables.lora.settings import EngineSettings
+from trainables.protocol import Collective
 
 
 class Optimization:
@@ -35,7 +36,7 @@ class Optimization:
         collective: Collective | None = None,
     ) -> None:
         self.adapter, self.settings, self.total_steps = adapter, settings, total_steps
-        self.collective = collective or Alone()
+        self.collective = collective_of(collective)
         self.step_count = 0
         self._parameters = adapter.parameters()
         groups = adapter.groups()

@@ -90,6 +90,7 @@ class _Trial:
     def __init__(self, task: Task, engine: LoraEngine, context: TrialContext, course: Course) -> None:
         self.task, self.engine, self.context, self.course = task, engine, context, course
         (self.lane,) = engine.lanes
+        self._leads = self.lane.collective.rank == 0
         self._started, self._spent_before = time.monotonic(), 0.0
 
     @property
@@ -105,7 +106,8 @@ class _Trial:
     def train(self, unit: int) -> float:
         """One budget unit; returns its mean loss."""
         # Whatever is random in a unit (dropout, too) comes from its own seed.
-        torch.manual_seed(random.Random(f"{self.context.seed}:{unit}").randrange(2**62))
+        rank = self.lane.collective.rank
+        torch.manual_seed(random.Random(f"{self.context.seed}:{unit}" + f":{rank}" * (rank > 0)).randrange(2**62))
         self._mode(training=True)
         total = weight = 0.0
         for step in self.task.steps(unit):
@@ -119,7 +121,10 @@ class _Trial:
         return total / weight
 
     def report(self, budget: int, train_loss: float) -> Report:
-        """Measures, and at the end exports; the caller yields it."""
+        """Measures, and at the end exports; the caller yields it. Only the first of several processes has anything
+        to say."""
+        if not self._leads:
+            return Report(budget, {}, final=budget == self.course.horizon)
         self._mode(training=False)
         final = budget == self.course.horizon
         images: dict[str, Path] = {}
@@ -143,7 +148,7 @@ class _Trial:
 
     def _check_time(self, unit: int) -> None:
         limit, course = self.course.timeout_seconds, self.course
-        if limit is not None and self.spent > limit:
+        if self._leads and limit is not None and self.spent > limit:
             raise TrialFailure(
                 Cause.TRIAL_TIMEOUT,
                 f"{self.spent:.0f} s at {course.unit} {unit} of {course.horizon}; the limit is {limit:.0f} s",

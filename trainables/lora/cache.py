@@ -80,6 +80,7 @@ def latents(base: Base, images: Sequence[CaptionedImage], *, mirrored: bool = Tr
     places: dict[int, tuple[int, int]] = {}
     stored = []
     for bucket, (target, rows) in enumerate(sorted(rows_of.items())):
+        rows.sort(key=lambda row: (images[row].digest, images[row].views))  # the entry is one of content, not of order
         members = [images[row] for row in rows]
         views = [image.views if mirrored else 1 for image in members]
         path = cache_folder() / "latents" / f"{key(base, members, views, target)}.safetensors"

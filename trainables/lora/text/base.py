@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from trainables.lora.paths import cache_folder
 from trainables.lora.precision import DTYPES
 from trainables.lora.targets import Targets
-from trainables.lora.text.quantization import quantization_config
+from trainables.lora.text.quantization import keep_trainable, quantization_config
 from trainables.lora.text.sources import TextSource, digest_of, folder_of_hub_model, identity_of, resolve
 from tune_lora.errors import InputError
 
@@ -101,6 +101,7 @@ def load(
         tokenizer = _tokenizer(source)
     if quantization == "none":
         model.to(device)
+    keep_trainable(model)
     model.requires_grad_(False)
     model.eval()
     model.config.use_cache = True

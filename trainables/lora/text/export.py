@@ -110,8 +110,12 @@ def load_adapter(base: TextBase, folder: Path) -> None:
         wrapped = PeftModel.from_pretrained(base.model, str(folder))
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{folder}: does not fit the base {base.label} ({str(error).splitlines()[0]})") from None
-    names = {name.removeprefix(_PREFIX) for name in load_file(folder / ADAPTER)}
-    held = {name.replace(".default", "") for name, _ in wrapped.base_model.model.named_parameters() if ".lora_" in name}
+    names = {name.removeprefix(_PREFIX).removesuffix(".weight") for name in load_file(folder / ADAPTER)}
+    held = {
+        name.replace(".default.weight", "").replace(".default", "").removesuffix(".weight")
+        for name, _ in wrapped.base_model.model.named_parameters()
+        if ".lora_" in name
+    }
     if lost := sorted(names - held):
         raise InputError(f"{folder}: does not fit the base {base.label}: it has no place for {lost[0]}")
     base.model = wrapped.eval()

@@ -26,6 +26,14 @@ def is_quantised(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear8bitLt", "Linear4bit")
 
 
+def keep_trainable(model: nn.Module) -> None:
+    """Keeps bitsandbytes from repacking 4-bit weights on a CPU when the model is first evaluated: what it repacks is
+    for inference alone, and gives no gradient to what comes before it."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
 def full_weight(layer: nn.Module) -> torch.Tensor:
     """A linear layer's weight (outputs, inputs) in fp32, whatever it is held in."""
     weight: Any = layer.weight

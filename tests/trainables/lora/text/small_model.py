@@ -63,6 +63,10 @@ def model(vocabulary: int, **changes) -> Qwen2ForCausalLM:
     return Qwen2ForCausalLM(config).eval()
 
 
+WIDE = {"hidden_size": 64, "intermediate_size": 128}
+"""4-bit weights come in blocks of 64."""
+
+
 def write_model(folder: Path, chat: str | None = CHAT, **changes) -> Path:
     """Model and tokenizer as a folder in Hugging Face's layout."""
     made = tokenizer(chat)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.trainables.lora.text import small_model
 
+from tests.trainables.lora.text import small_model
 from trainables.lora.text.examples import Example, Turn
 from trainables.lora.text.tokens import LEAST_PROMPT, Tokens, encode, prompt_of, shortened, windows
 from tune_lora.errors import InputError
@@ -48,7 +48,8 @@ def test_an_answer_that_is_only_shown_is_not_learnt(tokenizer) -> None:
 def test_a_plain_template_names_the_turns(tokenizer) -> None:
     tokens = encode(Example(DIALOGUE), tokenizer, "plain")
     assert tokenizer.decode(tokens.ids) == (
-        "User: What is a red fig?\n\nAssistant: It is a fig.<|end|>\n\nUser: And a plum?\n\nAssistant: It is blue.<|end|>"
+        "User: What is a red fig?\n\nAssistant: It is a fig.<|end|>\n\n"
+        "User: And a plum?\n\nAssistant: It is blue.<|end|>"
     )
     assert learnt(tokens, tokenizer) == " It is a fig.<|end|> It is blue.<|end|>"
 

@@ -47,7 +47,7 @@ def _beside(folder: Path, captions: Captions, mistakes: list[str]) -> Iterator[t
         beside = path.with_suffix(captions.caption_extension)
         if beside.is_file():
             try:
-                yield path, beside.read_text("utf-8").strip()
+                yield path, beside.read_text("utf-8-sig").strip()
             except UnicodeDecodeError:
                 mistakes.append(f"{beside}: is not UTF-8 text; must be a caption in UTF-8")
         elif captions.class_tokens is not None:
@@ -58,7 +58,7 @@ def _beside(folder: Path, captions: Captions, mistakes: list[str]) -> Iterator[t
 
 def _listed(folder: Path, mistakes: list[str]) -> Iterator[tuple[Path, str]]:
     try:
-        lines = (folder / METADATA).read_text("utf-8").splitlines()
+        lines = (folder / METADATA).read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         mistakes.append(f"{folder / METADATA}: is not UTF-8 text; must be one JSON object a line")
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.lora.dataset_settings import NAMES
+from trainables.lora.image_folder import METADATA
 from trainables.lora.pictures import IMAGE_SUFFIXES
 from tune_lora.errors import InputError, nearest
 
@@ -81,7 +82,7 @@ def read_toml(path: Path, mistakes: list[str]) -> list[Subset]:
 
 def numbered_subsets(folder: Path) -> list[Subset]:
     """Folders such as ``10_bobo`` in a folder without images: the repeats, and the caption of images without one."""
-    if any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
+    if (folder / METADATA).is_file() or any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir()):
         return []
     names = [(path, re.fullmatch(r"(\d+)_(.*)", path.name)) for path in sorted(folder.iterdir()) if path.is_dir()]
     return [

@@ -256,6 +256,16 @@ def test_folders_named_after_their_repeats(tmp_path):
     images = [*found.train, *found.held_out]
     assert {(image.path.parent.name, image.repeats) for image in images} == {("10_bobo", 10), ("2_others", 2)}
     assert {image.caption for image in images} == {"bobo, smiling", "bobo", "others"}
+    listed = [{"file_name": f"2_others/{index}.png", "text": f"listed {index}"} for index in range(3)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, listed)))
+    again = dataset.load(tmp_path)
+    assert {image.caption for image in (*again.train, *again.held_out)} == {"listed 0", "listed 1", "listed 2"}
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_caption(folder):
+    (folder / "0.txt").write_text("bobo", "utf-8-sig")
+    found = dataset.load(folder)
+    assert "bobo" in {image.caption for image in (*found.train, *found.held_out)}
 
 
 def test_class_tokens_stand_where_an_image_has_no_caption(folder):

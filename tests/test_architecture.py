@@ -34,9 +34,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
-    frozenset({"analysis", "compare", "figures", "rate", "scaffold", "sources", "verify", "view"}),
+    frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"}),
     frozenset({"report"}),
-    frozenset({"study", "tuning", "single"}),
+    frozenset({"study", "tuning", "single", "loras"}),
     frozenset({"cli"}),
 )
 """The spine from the bottom up. A file imports its own layer and those below it."""

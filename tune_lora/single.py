@@ -1,20 +1,26 @@
-"""One configuration outside a search: train it to its end, draw with a LoRA. Needs no Ray session."""
+"""One configuration outside a search, trained to its end. Needs no Ray session."""
 
 from __future__ import annotations
 
-import math
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from trainables.protocol import Report, TrialContext, TrialFailure
-from tune_lora import build, sources
+from trainables import checkpoints
+from trainables.protocol import Report, Trainer, TrialContext, TrialFailure
+from tune_lora import atomic, build, exports, sources
 from tune_lora.errors import InputError, InputErrors, StudyError
 from tune_lora.sources import STUDY_FILE
-from tune_lora.spec import StudySpec
+from tune_lora.spec import StudySpec, differences
 
-KOHYA_NAME = "lora.safetensors"
+RECORD = "training.json"
+"""What a folder is the training of, and once it has ended what was measured."""
+Watch = Callable[[Report, int, float], None]
+"""Is shown each report, the budget of the last, and about how many seconds are left."""
 
 
 def train(
@@ -24,13 +30,13 @@ def train(
     epochs: int | None = None,
     output: Path | None = None,
     seed: int | None = None,
-    watch: Callable[[Report, int], None] | None = None,
+    watch: Watch | None = None,
 ) -> Path:
     """Trains one configuration to its end; returns the folder that holds it (its LoRA files in ``lora/``).
 
-    The configuration is that of `config`, else the best of the study. Images, base and evaluation are the study's: a
-    results folder, a study.db or a study file; without one, the study.yaml beside `config`. `watch` is shown each
-    report and the number of the last.
+    The configuration is that of `config`, else the best of the study. Data, base and evaluation are the study's: a
+    results folder, a study.db or a study file; without one, the study.yaml beside `config`. A folder in which the
+    same training was interrupted goes on from its last checkpoint.
 
     Raises:
         InputError: something named does not exist or does not fit; nothing has been started.
@@ -42,52 +48,85 @@ def train(
     trainer = build.trainer_of(spec)
     if mistakes := trainer.check(params):
         raise InputErrors(f"{config or place}: {mistake}" for mistake in mistakes)
-    folder = _empty(output or place / "trained")
+    folder, seed = output or place / "trained", best_seed if seed is None else seed
+    _claim(folder, spec, params, seed)
     context = TrialContext(
-        params, folder, seed=best_seed if seed is None else seed, threads=len(os.sched_getaffinity(0))
+        params, folder, seed=seed, restore=checkpoints.newest(folder), threads=len(os.sched_getaffinity(0))
     )
     try:
-        for report in trainer.run(context):
-            if watch is not None:
-                watch(report, trainer.horizon(params))
+        last = _run(trainer, context, watch)
     except TrialFailure as failure:
         raise StudyError(f"training ended with {failure.cause.value}: {failure.message}") from None
+    _write_record(folder, params, seed, last.metrics)
+    shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
     return folder
 
 
-def generate(
-    source: Path,
-    *,
-    output: Path,
-    base: str | None = None,
-    prompts: Sequence[str] = (),
-    n: int = 8,
-    seed: int = 0,
-    steps: int = 25,
-    guidance: float = 4.0,
-) -> Path:
-    """Draws `n` images with a LoRA and writes them as one PNG; returns `output`.
+def _run(trainer: Trainer, context: TrialContext, watch: Watch | None) -> Report:
+    """Trains from the context's checkpoint, writing one at each report; returns the last report."""
+    horizon = trainer.horizon(context.params)
+    begun = checkpoints.budget_of(context.restore) if context.restore else 0
+    started, last = time.monotonic(), None
+    for report in trainer.run(context):
+        if report.save is not None and not report.final:
+            checkpoints.write(context.folder, report.budget, report.save)
+        if watch is not None:
+            rate = (time.monotonic() - started) / (report.budget - begun)
+            watch(report, horizon, rate * (horizon - report.budget))
+        last = report
+    if last is None:
+        raise StudyError(f"the training of {context.folder} made no report")
+    return last
 
-    `source` is a results folder (its best LoRA), a folder that `train` made, or a LoRA file. `base` and `prompts` are
-    the study's unless given.
+
+def _claim(folder: Path, spec: StudySpec, params: Mapping[str, Any], seed: int) -> None:
+    """Makes the folder this training's, or sees that it is already.
 
     Raises:
-        InputError: there is no LoRA, or it does not fit the base.
+        InputError: it is kept: it holds something else, another training, or this one with its end.
     """
-    file, chosen_base, known_prompts = _what_to_draw(source, base)
-    texts = list(prompts or known_prompts)
-    if not texts:
-        raise InputError(f"{source}: no prompts are known; give some with --prompt")
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        folder.mkdir(parents=True, exist_ok=True)
+        exports.write_study_file(spec.as_mapping(), folder)
+        _write_record(folder, params, seed)
+        return
+    advice = "remove it, or name another folder with --output"
+    record = _record(folder)
+    if record is None:
+        raise InputError(f"{folder} exists and is kept; {advice}")
+    changed = differences(sources.study_file_of(folder / STUDY_FILE).as_mapping(), spec.as_mapping())
+    before, now = {**record["params"], "seed": record["seed"]}, {**_plain(params), "seed": seed}
+    changed += [
+        f"{name}: {before.get(name)!r} -> {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(f"{folder} holds another training ({changed[0]}); {advice}")
+    if "metrics" in record:
+        raise InputError(f"{folder} holds this training, and it has ended; {advice}")
 
-    from trainables.lora import base as bases
-    from trainables.lora import generation, lora_files
 
-    pipeline = bases.load(chosen_base).pipeline
-    lora_files.load_lora(pipeline, file)
-    shown = (texts * math.ceil(n / len(texts)))[:n]
-    images = generation.generate(pipeline, shown, range(seed, seed + n), steps=steps, guidance=guidance)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return generation.write_image_grid(output, images, shown, title=f"{file.parent.name}/{file.name}")
+def _record(folder: Path) -> dict[str, Any] | None:
+    """What `_write_record` wrote; None where the folder is no training's."""
+    try:
+        found = json.loads((folder / RECORD).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"params", "seed"} <= found.keys() else None
+
+
+def _write_record(
+    folder: Path, params: Mapping[str, Any], seed: int, metrics: Mapping[str, float] | None = None
+) -> None:
+    record = {"params": _plain(params), "seed": seed} | ({} if metrics is None else {"metrics": dict(metrics)})
+    atomic.write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON has it, so that what was written compares with what is asked."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(params), default=str))
+    return plain
 
 
 def _what_to_train(study: Path | None, config: Path | None) -> tuple[StudySpec, Mapping[str, Any], Path, int]:
@@ -106,23 +145,3 @@ def _what_to_train(study: Path | None, config: Path | None) -> tuple[StudySpec, 
     if record.best is None:
         raise InputError(f"{folder}: no trial has completed, so there is no best configuration; give one with --config")
     return spec, record.best.config, folder, record.best.seed
-
-
-def _empty(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is kept; remove it, or name another folder with --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _what_to_draw(source: Path, base: str | None) -> tuple[Path, str, Sequence[str]]:
-    """LoRA file, base and known prompts."""
-    if source.is_file() and source.suffix == ".safetensors":
-        return source, base or "tiny-sd", ()
-    if (file := source / "lora" / KOHYA_NAME).is_file():
-        return file, base or "tiny-sd", ()
-    spec, record, folder = sources.finished_study(source)
-    file = folder / "best" / KOHYA_NAME
-    if not file.is_file():
-        raise InputError(f"{file} does not exist; must be there once a trial has completed")
-    return file, base or spec.base, record.calibration.get("prompts") or spec.evaluation.prompts

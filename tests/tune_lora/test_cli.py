@@ -77,7 +77,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
 
 
 def test_every_command_promised_is_there() -> None:
-    promised = {"run", "validate", "sample", "status", "resume", "top", "plot", "train", "generate", "init"}
+    promised = {"run", "validate", "sample", "status", "resume", "top", "plot", "train", "generate", "evaluate", "init"}
     assert promised <= set(COMMANDS)
 
 
@@ -198,8 +198,15 @@ def test_a_lora_is_trained_and_draws(images: Path, tmp_path: Path) -> None:
     with Image.open(picture) as image:
         assert image.width >= 2 * 64
         assert len(set(image.convert("RGB").getdata())) > 50
-    (line,) = refused("generate", trained)
+    (line,) = refused("generate", trained / "lora" / "lora.safetensors")
     assert "no prompts are known" in line
+    (line,) = refused("generate", trained, "--size", "100x64")
+    assert line.startswith("error: --size: got '100x64'; must be such as 512 or 512x768")
+    sheet = tmp_path / "sheet.png"
+    scored = tune_lora("evaluate", trained, "-n", 2, "--output", sheet)
+    assert scored.returncode == 0, scored.stderr
+    assert "rank 8, alpha 4 (ratio 0.500)" in scored.stdout and "untrained base" in scored.stdout
+    assert f"sheet: {sheet}" in scored.stdout and sheet.is_file()
 
 
 def test_every_mistake_of_a_file_is_one_line_with_its_place(tmp_path: Path) -> None:
@@ -223,6 +230,8 @@ def test_every_mistake_of_a_file_is_one_line_with_its_place(tmp_path: Path) -> N
         (("train",), "nothing to train"),
         (("train", "--config", "absent.yaml"), "no study.yaml beside it"),
         (("generate", "absent"), "does not exist"),
+        (("evaluate", "absent"), "does not exist"),
+        (("evaluate", "absent.safetensors"), "does not exist"),
         (("init", "absent", "--yes"), "does not exist"),
     ],
 )

@@ -42,7 +42,8 @@ def adapter_of_file(file: LoraFile, models: Mapping[str, nn.Module], *, rate: fl
     """
     places, misfits = _places(file, models)
     if misfits:
-        raise InputError(f"{file.path}: {len(misfits)} of {len(file.pairs)} modules do not fit this base; {misfits[0]}")
+        count = f"{len(misfits)} of {len(file.pairs)} modules"
+        raise InputError(f"{file.path}: {count} do not fit this base; {misfits[0]}{_said_base(file)}")
     parts = [
         _part(file, part, model, {place.name: place for place in places if place.part == part}, rate)
         for part, model in models.items()
@@ -51,6 +52,12 @@ def adapter_of_file(file: LoraFile, models: Mapping[str, nn.Module], *, rate: fl
     adapter = Adapter(parts).attach(0)
     adapter.restore({f"{place.part}.{place.name}.{name}": value for place in places for name, value in place.state()})
     return adapter
+
+
+def _said_base(file: LoraFile) -> str:
+    facts = file.facts()
+    names = [str(facts[name]) for name in ("base", "base_version") if name in facts]
+    return f"; it was made for {', '.join(names)}" if names else ""
 
 
 @dataclass(frozen=True)

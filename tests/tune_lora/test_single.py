@@ -1,0 +1,129 @@
+"""One configuration outside a search: an interrupted training goes on as if nothing had happened, and nothing that lies
+in a folder already is trained over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from search_spaces.space import Space
+from trainables import checkpoints, demo_character
+from trainables.protocol import Report
+from tune_lora import single
+from tune_lora.errors import InputError, StudyError
+
+CURVES = {
+    "name": "curves",
+    "trainer": "curve",
+    "space": {
+        "name": "rates",
+        "parameters": {
+            "learning_rate": {"type": "loguniform", "low": 1e-5, "high": 1e-1},
+            "max_train_epochs": {"type": "categorical", "choices": [5, 6]},
+        },
+    },
+}
+PARAMS = {"learning_rate": 1e-3, "max_train_epochs": 5}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(CURVES))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(PARAMS))
+    return path
+
+
+class Watching:
+    """Notes every report, and interrupts after the one at `until`."""
+
+    def __init__(self, until: int | None = None) -> None:
+        self.until, self.budgets, self.left = until, [], []
+        self.metrics: dict[str, float] = {}
+
+    def __call__(self, report: Report, horizon: int, left: float) -> None:
+        self.budgets.append(report.budget)
+        self.left.append(left)
+        self.metrics = dict(report.metrics)
+        if report.budget == self.until:
+            raise KeyboardInterrupt
+
+
+def train(study: Path, output: str, watch: Watching | None = None, **options: Any) -> Path:
+    folder = study.parent
+    return single.train(study, config=folder / "config.yaml", output=folder / output, watch=watch, **options)
+
+
+def test_an_interrupted_training_goes_on_after_its_last_report(study: Path) -> None:
+    whole, first, second = Watching(), Watching(until=3), Watching()
+    train(study, "whole", whole)
+    with pytest.raises(KeyboardInterrupt):
+        train(study, "parts", first)
+    train(study, "parts", second)
+    assert first.budgets + second.budgets == whole.budgets == [1, 2, 3, 4, 5]
+    assert second.metrics == whole.metrics
+    assert second.left[-1] == 0
+    assert checkpoints.newest(study.parent / "parts") is None  # what has ended needs none
+
+
+def test_what_has_ended_is_kept(study: Path) -> None:
+    folder = train(study, "trained")
+    with pytest.raises(InputError, match="holds this training, and it has ended") as caught:
+        train(study, "trained")
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [({"epochs": 6}, "max_train_epochs: 5 -> 6"), ({"seed": 7}, "seed: 0 -> 7")]
+)
+def test_another_training_does_not_go_on_in_its_place(study: Path, options: dict[str, int], said: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(study, "trained", Watching(until=2), seed=0)
+    with pytest.raises(InputError) as caught:
+        train(study, "trained", **{"seed": 0, **options})
+    assert f"holds another training ({said})" in str(caught.value)
+
+
+def test_another_study_does_not_go_on_in_its_place(study: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(study, "trained", Watching(until=2))
+    study.write_text(yaml.safe_dump(CURVES | {"curve": {"noise": 0.5}, "base": "smollm2"}))
+    with pytest.raises(InputError, match="holds another training"):
+        train(study, "trained")
+
+
+def test_a_folder_of_something_else_is_kept(study: Path) -> None:
+    (study.parent / "mine").mkdir()
+    (study.parent / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="exists and is kept; remove it, or name another folder with --output"):
+        train(study, "mine")
+
+
+def test_a_training_that_fails_says_why(study: Path) -> None:
+    study.write_text(yaml.safe_dump(CURVES | {"curve": {"nan_above": 1e-4}}))
+    with pytest.raises(StudyError, match="training ended with nan_loss"):
+        train(study, "failed")
+
+
+def test_an_interrupted_lora_is_the_one_that_was_never_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path / "cache"))
+    demo_character.write_dataset(tmp_path / "images", count=6, size=64)
+    evaluation = {"n_images": 2, "steps": 2}
+    document = {"name": "mine", "dataset": {"path": "images"}, "space": "lora_tiny", "evaluation": evaluation}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(document))
+    space = Space.load("lora_tiny")
+    params = space.resolve(space.defaults()) | {"max_train_epochs": 3}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(params))
+    whole = train(tmp_path / "study.yaml", "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "study.yaml", "parts", Watching(until=2))
+    parts = train(tmp_path / "study.yaml", "parts")
+    one, other = (load_file(folder / "lora" / "lora.safetensors") for folder in (whole, parts))
+    assert one.keys() == other.keys()
+    assert all((value == other[name]).all() for name, value in one.items())

@@ -75,6 +75,11 @@ class DataParallel:
             running.close()
 
 
+def on_devices(trainer: Trainer, processes: int) -> Trainer:
+    """The trainer, on one device as it is or on several together."""
+    return DataParallel(trainer, processes) if processes > 1 else trainer
+
+
 _SEEN_BY_ALL = (Cause.NAN_LOSS, Cause.GRADIENT_EXPLOSION, Cause.BLACK_IMAGES)
 """Causes that every process comes to at the same step, or that come up between steps."""
 

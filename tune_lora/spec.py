@@ -54,10 +54,12 @@ class BudgetSpec(_Closed):
 
 
 class ResourcesSpec(_Closed):
-    """Of one trial. `concurrent` is how many run at a time, or ``auto``: as many as fit."""
+    """Of one trial. `concurrent` is how many run at a time, or ``auto``: as many as fit. Several `processes` train a
+    trial together, each on its part of every batch."""
 
     cpu: float = Field(1, gt=0)
     gpu: float | None = Field(None, ge=0, description="null: one where there is one")
+    processes: int | None = Field(None, ge=1, description="that train a trial together; null: one a GPU")
     concurrent: int | Literal["auto"] = "auto"
     address: str | None = Field(None, description="of a Ray cluster; null: RAY_ADDRESS, else this machine")
 
@@ -74,6 +76,17 @@ class ResourcesSpec(_Closed):
         if value is not None and value > 1 and value != int(value):
             raise ValueError(f"got {value}; must be a share up to 1 or a whole number")
         return value
+
+    @model_validator(mode="after")
+    def each_process_has_a_device(self) -> ResourcesSpec:
+        if self.processes is not None and self.gpu and self.processes > max(1, self.gpu):
+            raise ValueError(f"processes: got {self.processes} on {self.gpu:g} GPUs; must be at most one for each")
+        return self
+
+    @property
+    def together(self) -> int:
+        """How many processes train a trial together."""
+        return self.processes or max(1, int(self.gpu or 1))
 
 
 class TrackingSpec(_Closed):

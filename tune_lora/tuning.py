@@ -10,6 +10,7 @@ import optuna
 from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
+from trainables.parallel import on_devices
 from trainables.ray_adapter import trainable_for
 from tune_lora import scheduler as schedulers
 from tune_lora import store
@@ -45,7 +46,9 @@ def tune_study(
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
     tuner = tune.Tuner(
         tune.with_resources(
-            trainable_for(ready.trainer, spec.objective.pruned_on.name, placed.threads),
+            trainable_for(
+                on_devices(ready.trainer, spec.resources.together), spec.objective.pruned_on.name, placed.threads
+            ),
             {"cpu": placed.trial.cpu, "gpu": placed.trial.gpu},
         ),
         tune_config=tune.TuneConfig(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ _DATASET = {
     "resolution", "batch_size", "enable_bucket", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps",
     "bucket_no_upscale",
 }  # fmt: skip
+SETTINGS = frozenset(_DATASET | _SUBSET)
+"""Settings of kohya's that are acted on."""
 _WITHOUT_EFFECT: Mapping[str, Sequence[Any]] = {
     "color_aug": (False,),
     "random_crop": (False,),
@@ -72,7 +74,7 @@ def read_toml(path: Path, mistakes: list[str]) -> list[Subset]:
         raise InputError(f"{path}: is not TOML ({error})") from None
     _check_keys(path, "top level", document, {"general", "datasets"}, mistakes)
     general = document.get("general", {})
-    _check_keys(path, "[general]", general, _DATASET | _SUBSET, mistakes)
+    _check_keys(path, "[general]", general, SETTINGS, mistakes)
     datasets = document.get("datasets", [])
     if not isinstance(datasets, list) or not datasets:
         got = "none" if isinstance(datasets, list) else repr(datasets)
@@ -93,7 +95,7 @@ def numbered_subsets(folder: Path) -> list[Subset]:
 
 
 def _subsets(path: Path, general: Mapping[str, Any], dataset: Any, mistakes: list[str]) -> list[Subset]:
-    _check_keys(path, "[[datasets]]", dataset, _DATASET | _SUBSET | {"subsets"}, mistakes)
+    _check_keys(path, "[[datasets]]", dataset, SETTINGS | {"subsets"}, mistakes)
     subsets = dataset.get("subsets", [])
     if not isinstance(subsets, list):
         raise InputError(f"{path}: subsets is {subsets!r}; must be tables, [[datasets.subsets]]")
@@ -117,7 +119,7 @@ def _renamed(chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in named.items() if name in NAMES}
 
 
-def _check_keys(path: Path, place: str, got: Any, known: set[str], mistakes: list[str]) -> None:
+def _check_keys(path: Path, place: str, got: Any, known: Set[str], mistakes: list[str]) -> None:
     if not isinstance(got, dict):
         raise InputError(f"{path}: {place} is {type(got).__name__}; must be a table")
     for key, value in got.items():

@@ -138,7 +138,7 @@ class LlmLora:
     def prepare(self, context: TrialContext) -> dict[str, Any]:
         """What is done once per study: fills the caches, judges the untrained base, says what became of the data.
 
-        Returns ``{"baseline": metrics, "calibration": {"notes": [...]}, "images": {}}``.
+        Returns ``{"baseline": metrics, "calibration": {"data": [sentences], "prompts": [...]}, "images": {}}``.
         """
         from trainables.lora.text.loss import perplexity
         from trainables.lora.text.session import session_for
@@ -147,7 +147,7 @@ class LlmLora:
         loss = session.validation_loss()
         return {
             "baseline": {"val_loss": loss, "perplexity": perplexity(loss)},
-            "calibration": {"notes": session.notes(), "prompts": list(session.data.prompts)},
+            "calibration": {"data": session.notes(), "prompts": list(session.data.prompts)},
             "images": {},
         }
 

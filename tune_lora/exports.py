@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tune_lora import atomic, store, wording
+from tune_lora import atomic, baseline, store, wording
 from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -106,7 +106,8 @@ class Table:
 def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
     """One row a trial, in the order given.
 
-    Columns: number, state, cause, value (with several objectives ``values.*``, and ``pareto``, whether a complete trial
+    Columns: number, state, cause, value (with ``improvement_percent`` against the study's own baseline trial, where it
+    has one; with several objectives ``values.*``, and ``pareto``, whether a complete trial
     is on the front), provenance, ``params.*`` (what was tried under the sampled names), ``config.*`` (derived and fixed
     values), ``metrics.*`` of the last report, seconds, started, finished, message,
     notes (on what was carried over). They are the whole study's columns, whichever trials are asked for.
@@ -141,12 +142,15 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
 
 
 def _value_columns(record: StudyRecord) -> list[str]:
-    return [*(f"values.{one.name}" for one in record.objectives), "pareto"] if record.has_several else ["value"]
+    if record.has_several:
+        return [*(f"values.{one.name}" for one in record.objectives), "pareto"]
+    return ["value", store.IMPROVEMENT] if baseline.baseline_trial(record) else ["value"]
 
 
 def _value_cells(record: StudyRecord, trial: TrialRecord, leading: Collection[int]) -> list[Any]:
     if not record.has_several:
-        return [trial.value]
+        against = [baseline.improvement(record, trial)] if baseline.baseline_trial(record) else []
+        return [trial.value, *against]
     values = trial.values or (None,) * len(record.objectives)
     return [*values, trial.number in leading if trial.values else None]
 
@@ -176,6 +180,7 @@ def write_parquet(path: Path, table: Table) -> Path:
 _FIXED_TYPES: Mapping[str, pa.DataType] = {
     "number": pa.int64(),
     "value": pa.float64(),
+    store.IMPROVEMENT: pa.float64(),
     "pareto": pa.bool_(),
     "seconds": pa.float64(),
     "started": pa.timestamp("us"),

@@ -140,6 +140,11 @@ class StudyRecord:
         return {name: known[name] for name in self.parameter_names if name in known}
 
     @property
+    def untrained(self) -> float | None:
+        """What the untrained base is worth by the study's own measure; None where that was not measured."""
+        return self.baseline.get(self.score_name)
+
+    @property
     def is_uncalibrated(self) -> bool:
         """Whether the study says that its scores do not compare with the user's numbers."""
         return self.calibration.get("calibrated") is False
@@ -190,7 +195,7 @@ def for_objective(record: StudyRecord, index: int) -> StudyRecord:
         record,
         direction=objective.direction,
         trials=tuple(alone(trial) for trial in record.trials),
-        baseline={} if baseline is None else {"score": baseline},
+        baseline={} if baseline is None else {objective.name: baseline},
         objectives=(),
         score_name=objective.name,
     )

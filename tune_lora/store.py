@@ -55,6 +55,7 @@ CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "v
 LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
 PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
+IMPROVEMENT = "improvement_percent"  # {trial number: percent better than the study's own baseline trial}
 SAMPLER_NOTE = "sampler_note"  # what `sampler: auto` is for this study, and why
 SCHEDULER_NOTE = "scheduler_note"  # the last thing the scheduler found out, in words: where grace moved to, and why
 
@@ -176,7 +177,13 @@ def read(study: optuna.Study) -> StudyRecord:
         carried=tuple(point for chunk in _by_budget(attributes, CARRIED_PREFIX).values() for point in chunk),
         let_go=attributes.get(LET_GO, {}),
         objectives=objectives if len(objectives) > 1 else (),
+        score_name="score" if len(objectives) > 1 else _metric(attributes.get(SPEC, {})),
     )
+
+
+def _metric(spec: Mapping[str, Any]) -> str:
+    """What the values of a study with one objective are."""
+    return str((spec.get("objective") or {}).get("metric") or "score")
 
 
 def _objectives(study: optuna.Study) -> tuple[Objective, ...]:

@@ -17,7 +17,7 @@ from cluster.capacity import concurrent, gpus_per_trial, slots
 from cluster.connect import session
 from cluster.spec import Capacity, TrialResources
 from trainables.protocol import Preparing
-from tune_lora import exports, figures, locks, report, store, tracking
+from tune_lora import baseline, exports, figures, locks, report, store, tracking
 from tune_lora.build import Plan, plan
 from tune_lora.errors import InputError, StudyError
 from tune_lora.spec import StudySpec, differences
@@ -160,6 +160,8 @@ def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     found = _on_a_worker(ready, placed, folder.absolute())
     study.set_user_attr(store.CALIBRATION, found["calibration"])
+    for note in found["calibration"].get("data", ()):
+        view.note(str(note))
     images = {label: os.path.relpath(path, ready.spec.folder) for label, path in found["images"].items()}
     study.set_user_attr(store.BASE_IMAGES, images)
     study.set_user_attr(store.BASELINE, found["baseline"])
@@ -218,6 +220,8 @@ def _tracked(spec: StudySpec, view: View) -> Generator[tracking.Tracker, None, N
 def _write_down(study: optuna.Study, ready: Plan, total: int, view: View) -> StudyRecord:
     """Tables, figures, the winner's files and the report. Reads the study once."""
     record = store.read(study)
+    if gains := baseline.stored(record):
+        study.set_user_attr(store.IMPROVEMENT, gains)
     view.update(record, total=total, force=True)
     write_results(record, study, ready.spec.folder, ready.spec.as_mapping())
     return record

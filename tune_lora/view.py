@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tune_lora import wording
+from tune_lora import baseline, wording
 from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -95,6 +95,8 @@ def panel(record: StudyRecord, total: int) -> RenderableType:
         line = Text.assemble(kind, (wording.result(record, best), "bold"), f" (trial {best.number})")
         if record.has_several:
             line.append(f", {len(pareto(record))} on the Pareto front", "dim")
+        if against := wording.over_baseline(record, best):
+            line.append(f", {against}")
         if record.is_uncalibrated:
             line.append(f"  {wording.UNCALIBRATED}", "yellow")
         parts += [line, Padding(Text(_searched(record, best), style="dim"), (0, 0, 0, 2))]
@@ -135,13 +137,16 @@ def top_table(record: StudyRecord, n: int = 10) -> RenderableType:
     With several objectives the Pareto front comes first, marked, and the recommended trial leads it.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = [objective.name for objective in record.objectives] or ["score"]
-    for name in ("", "trial", *names, *(["front"] if record.has_several else []), "time"):
+    names = [objective.name for objective in record.objectives] or [record.score_name]
+    has_baseline = baseline.baseline_trial(record) is not None
+    more = ["front"] if record.has_several else ["vs baseline"] if has_baseline else []
+    for name in ("", "trial", *names, *more, "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("configuration")
     leading = {trial.number for trial in pareto(record)}
     for rank, trial in enumerate(record.ranked()[:n], start=1):
         mark = ["✓" if trial.number in leading else ""] if record.has_several else []
+        mark += [wording.percent(baseline.improvement(record, trial))] if has_baseline else []
         values = map(wording.number, trial.values if record.has_several else [trial.value])
         cells = (str(rank), str(trial.number), *values, *mark, wording.duration(trial.seconds))
         style = "bold" if rank == 1 else ""
@@ -163,6 +168,8 @@ def _best(record: StudyRecord) -> Iterable[RenderableType]:
     line = Text.assemble("best: trial ", (str(best.number), "bold"), ", ", (wording.scored(record, best), "bold"))
     if better := wording.improvement(record):
         line.append(f", {better}")
+    if against := wording.over_baseline(record, best):
+        line.append(f", {against}")
     parts: list[RenderableType] = [Text(text) for text in wording.trade(record)] or [line]
     parts += [Text(caveat, style="yellow") for caveat in wording.caveats(record)]
     parts.append(Padding(_pairs(wording.settings(best.config)), (0, 0, 0, 2)))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tune_lora import baseline
 from tune_lora.records import pareto
 from tune_lora.store import State, StudyRecord, TrialRecord
 
@@ -159,19 +160,54 @@ def against_baseline(record: StudyRecord) -> list[tuple[str, str, str]]:
     best = record.best
     if best is None:
         return []
-    measured = {**best.metrics, **({} if best.value is None else {"score": best.value})}
+    measured = {**best.metrics, **({} if best.value is None else {record.score_name: best.value})}
     shared = [name for name in record.baseline if measured.get(name) is not None]
-    shared.sort(key=lambda name: name != "score")
+    shared.sort(key=lambda name: name != record.score_name)
     return [(name, number(record.baseline[name]), number(measured[name])) for name in shared]
 
 
 def improvement(record: StudyRecord) -> str:
     """How the best score compares with the untrained base's, in percent of it; empty where it cannot be told."""
-    best, base = record.best, record.baseline.get("score")
+    best, base = record.best, record.untrained
     if best is None or best.value is None or not base:
         return ""
     change = (base - best.value) / abs(base) if record.direction == "minimize" else (best.value - base) / abs(base)
     return f"{abs(change):.1%} {'better' if change >= 0 else 'worse'} than the untrained base ({number(base)})"
+
+
+def over_baseline(record: StudyRecord, trial: TrialRecord | None) -> str:
+    """How a trial compares with the study's own baseline trial; empty where there is none, or where it is that one."""
+    base = baseline.baseline_trial(record)
+    if base is None or trial is None or trial.number == base.number:
+        return ""
+    gain = baseline.improvement(record, trial)
+    if gain is None:
+        return ""
+    word = "better" if gain >= 0 else "worse"
+    return f"{abs(gain):.1f}% {word} than the baseline (trial {base.number}, {number(base.value)})"
+
+
+def percent(value: float | None) -> str:
+    """A change with its sign: ``+61.7%``; a dash for none."""
+    return "–" if value is None else f"{value:+.1f}%"
+
+
+def against_baseline_trial(record: StudyRecord) -> list[tuple[str, str, str, str, str]]:
+    """(hyperparameter, baseline, best, change, what other trials with another value did) for each hyperparameter."""
+    return [
+        (
+            change.name,
+            _value(change.baseline),
+            _value(change.best),
+            "same" if change.baseline == change.best else percent(change.percent),
+            f"{change.better} of {change.better + change.worse} better" if change.better + change.worse else "–",
+        )
+        for change in baseline.changes(record)
+    ]
+
+
+def _value(value: Any) -> str:
+    return number(value) if isinstance(value, float) else "–" if value is None else str(value)
 
 
 def next_commands(record: StudyRecord, folder: str) -> list[tuple[str, str]]:

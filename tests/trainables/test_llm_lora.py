@@ -128,7 +128,7 @@ def test_packed_training_learns_as_well_in_fewer_steps(folder, questions, tmp_pa
     settings = TextSettings(max_length=120, packing=True)
     trainer = LlmLora(str(folder), str(questions), settings)
     prepared = trainer.prepare(context(tmp_path, shared))
-    assert any(note.startswith("packed into") for note in prepared["calibration"]["notes"])
+    assert any(note.startswith("packed into") for note in prepared["calibration"]["data"])
     last = list(trainer.run(context(tmp_path, shared, params={"batch_size": 1, "max_steps": 20})))[-1].metrics
     assert last["val_loss"] < 0.75 * prepared["baseline"]["val_loss"]
 

@@ -104,7 +104,7 @@ def _failures_on_the_edge(axes: Axes, failed: Sequence[TrialRecord]) -> None:
 
 
 def _baseline(axes: Axes, record: StudyRecord) -> None:
-    baseline = record.baseline.get("score")
+    baseline = record.untrained
     if baseline is not None:
         low, high = axes.get_ylim()
         axes.axhline(baseline, color=INK, lw=1, ls="--", label=f"untrained base ({baseline:.4g})")

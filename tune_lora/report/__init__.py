@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from tune_lora import atomic, wording
+from tune_lora import atomic, baseline, wording
 from tune_lora.records import pareto
 from tune_lora.report._past import past_trials, reasons
 from tune_lora.report._pictures import base_beside_best, figures, top_galleries
@@ -59,7 +59,9 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "figures": figures(folder / "figures"),
         "trials": [_row(record, trial, best, shared) for trial in record.trials],
         "front": [_row(record, trial, best, shared) for trial in record.ranked() if trial in pareto(record)],
-        "names": [one.name for one in record.objectives] or ["score"],
+        "names": [one.name for one in record.objectives] or [record.score_name],
+        "changes": wording.against_baseline_trial(record),
+        "ends": _ends(record, best, shared),
         "goals": [f"{one.name}, {one.direction}d" for one in record.objectives],
         "trade": wording.trade(record),
         "result": wording.result(record, best) if best else "",
@@ -84,8 +86,10 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
         ("Training time", f"{wording.duration(seconds)} over all trials"),
         ("Why it stopped", record.stop_reason or "it has not stopped, or was interrupted"),
     ]
-    if text := wording.improvement(record):
-        facts.insert(1, ("Best", text))
+    told = [text for text in (wording.improvement(record), wording.over_baseline(record, record.best)) if text]
+    if told:
+        facts.insert(1, ("Best", "; ".join(told)))
+    facts += [("Data", str(note)) for note in record.calibration.get("data", ())]
     return facts
 
 
@@ -97,6 +101,7 @@ def _row(
         "state": trial.state,
         "why": ": ".join(part for part in (wording.cause(trial), trial.message) if part),
         "values": _values(record, trial),
+        "gain": wording.percent(baseline.improvement(record, trial)),
         "budget": trial.last_budget,
         "seconds": wording.duration(trial.seconds),
         "origin": "; ".join([trial.provenance, *trial.notes]),
@@ -104,6 +109,20 @@ def _row(
         "metrics": {name: wording.number(value) for name, value in trial.metrics.items()},
         "is_best": trial == best,
     }
+
+
+def _ends(
+    record: StudyRecord, best: TrialRecord | None, shared: Mapping[str, str]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The best and the worst trials beside the study's own baseline; nothing where it has none."""
+    if baseline.baseline_trial(record) is None:
+        return []
+    ends = {"The best": baseline.best(record), "The worst": baseline.worst(record)}
+    return [
+        (f"{name} {len(trials)}", [_row(record, trial, best, shared) for trial in trials])
+        for name, trials in ends.items()
+        if trials
+    ]
 
 
 def _values(record: StudyRecord, trial: TrialRecord) -> list[str]:

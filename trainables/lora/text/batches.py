@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ class Batch:
     """A micro-batch. `ids`, `positions` and `targets` are (rows, length).
 
     Positions start at 0 with each example, which is how the model knows that examples in one row do not see each other.
-    A target is the next token of the same example where that is learnt, else -100. `size` counts the targets; `tokens`
-    what is not padding.
+    A target is the next token of the same example where that is learnt, else -100. `size` counts the targets and
+    `tokens` what is not padding, of the whole micro-batch; `local` the targets that this process has of it.
     """
 
     ids: torch.Tensor
@@ -31,11 +31,7 @@ class Batch:
     targets: torch.Tensor
     size: int
     tokens: int
-
-    @property
-    def local(self) -> int:
-        """Targets that this process has: all of them."""
-        return self.size
+    local: int
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
@@ -44,12 +40,16 @@ class Batch:
         ids, positions, targets = (
             tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.targets)
         )
-        return Batch(ids, positions, targets, self.size, self.tokens)
+        return replace(self, ids=ids, positions=positions, targets=targets)
 
 
-def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """A micro-batch of rows. Padding stands behind, where causal attention never looks at it."""
-    length = max(sum(map(len, row)) for row in rows)
+def collate(rows: Sequence[Row], pad: int, *, rank: int = 0, processes: int = 1) -> Batch:
+    """A micro-batch of rows, or what process `rank` of several has of it. Padding stands behind, where causal attention
+    never looks at it."""
+    size = sum(int(tokens.learnt[1:].sum()) for row in rows for tokens in row)
+    whole = sum(len(tokens) for row in rows for tokens in row)
+    rows = rows[rank::processes]
+    length = max((sum(map(len, row)) for row in rows), default=0)
     ids = np.full((len(rows), length), pad, dtype=np.int64)
     positions = np.tile(np.arange(length, dtype=np.int64), (len(rows), 1))
     targets = np.full((len(rows), length), IGNORED, dtype=np.int64)
@@ -64,7 +64,7 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         if len(row) > 1:  # behind packed examples padding is an example of its own
             positions[index, start:] = np.arange(length - start)
     tensors = (torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(targets))
-    return Batch(*tensors, int((targets != IGNORED).sum()), sum(len(tokens) for row in rows for tokens in row))
+    return Batch(*tensors, size, whole, int((targets != IGNORED).sum()))
 
 
 def pack(examples: Sequence[Tokens], length: int) -> list[Row]:
@@ -86,13 +86,16 @@ def pack(examples: Sequence[Tokens], length: int) -> list[Row]:
 
 @dataclass(frozen=True)
 class Plan:
-    """How rows become optimizer steps: `batch_size` rows a micro-batch, `accumulation` micro-batches a step."""
+    """How rows become optimizer steps: `batch_size` rows a micro-batch, `accumulation` micro-batches a step. Of several
+    `processes` that train together each has every so many-th row of a micro-batch, from its `rank` on."""
 
     rows: Sequence[Row]
     batch_size: int
     accumulation: int
     seed: int
     pad: int
+    rank: int = 0
+    processes: int = 1
 
     @property
     def steps_per_epoch(self) -> int:
@@ -107,7 +110,7 @@ class Plan:
         size = self.batch_size * self.accumulation
         chosen = [self.rows[row] for row in order[index * size : (index + 1) * size]]
         parts = [chosen[start : start + self.batch_size] for start in range(0, len(chosen), self.batch_size)]
-        return [collate(part, self.pad) for part in parts]
+        return [collate(part, self.pad, rank=self.rank, processes=self.processes) for part in parts]
 
 
 def steps_per_epoch(rows: int, effective_batch_size: int) -> int:

@@ -21,13 +21,13 @@ LARGEST_LOSS = 700.0
 
 
 def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the targets of a micro-batch, fp32.
+    """Mean cross-entropy over the targets that this process has of a micro-batch, fp32.
 
     Logits are computed for the positions that have a target: for a vocabulary of 50,000 and short answers that is most
     of the memory.
     """
     losses = _sums(model, batch)
-    return torch.stack(losses).sum() / max(1, batch.size)
+    return torch.stack(losses).sum() / max(1, batch.local)
 
 
 def _sums(model: Any, batch: Batch) -> list[torch.Tensor]:

@@ -31,7 +31,7 @@ def keep_trainable(model: nn.Module) -> None:
     for inference alone, and gives no gradient to what comes before it."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            module.__dict__["support_avx512bf16_for_cpu"] = False  # an attribute that torch knows no type for
 
 
 def full_weight(layer: nn.Module) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainables.lora.adapters import Adapter, LoraShape, Part
+from trainables.lora.collective import collective_of
 from trainables.lora.engine import LoraEngine
 from trainables.lora.optimization import Optimization
 from trainables.lora.settings import EngineSettings, ranks_by_prefix
@@ -35,7 +36,10 @@ class TextTask:
         self.trainer, self.session, self.context, self.params = trainer, session, context, context.params
         self.memory = PeakMemory(session.base.device)
         batch_size, accumulation = trainer.batching(self.params)
-        self.plan = Plan(session.rows, batch_size, accumulation, context.seed, session.base.pad)
+        group = collective_of(context.group)
+        self.plan = Plan(
+            session.rows, batch_size, accumulation, context.seed, session.base.pad, group.rank, group.size
+        )  # fmt: skip
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         self._clock: float | None = None
         self._seconds, self._tokens = 0.0, 0
@@ -45,7 +49,9 @@ class TextTask:
                 session.base.model.gradient_checkpointing_enable({"use_reentrant": False})
                 self._forgets_activations = True
             settings = EngineSettings.from_params(self.params)
-            lane = Optimization(self.adapter, settings, trainer.horizon(self.params), precision=session.precision)
+            lane = Optimization(
+                self.adapter, settings, trainer.horizon(self.params), precision=session.precision, collective=group
+            )
             self.engine = LoraEngine([lane])
         except BaseException:  # whatever went wrong, the shared base must be left clean
             self.close()

@@ -72,6 +72,17 @@ def test_the_same_rows_make_a_step_however_it_is_cut() -> None:
     assert first_tokens(1) == first_tokens(2) == first_tokens(4)
 
 
+@given(LENGTHS, st.integers(1, 4), st.integers(1, 3))
+def test_processes_share_a_micro_batch_and_agree_on_its_size(lengths: list[int], batch_size: int, count: int) -> None:
+    rows = [(tokens,) for tokens in examples(lengths)]
+    whole = Plan(rows, batch_size, 2, 0, 0).step(1)
+    parts = [Plan(rows, batch_size, 2, 0, 0, rank, count).step(1) for rank in range(count)]
+    for batch, *mine in zip(whole, *parts, strict=True):
+        assert {part.size for part in mine} == {batch.size} and sum(part.local for part in mine) == batch.size
+        targets = sorted(value for part in mine for value in part.targets[part.targets != IGNORED].tolist())
+        assert targets == sorted(batch.targets[batch.targets != IGNORED].tolist())
+
+
 @given(LENGTHS)
 def test_validation_shows_every_example_once(lengths: list[int]) -> None:
     batches = evaluation_batches(examples(lengths), 0, 64)

@@ -18,8 +18,8 @@ class LoraShape:
     """Size and kind of an adapter. Alpha over rank is the scale (rsLoRA: over its square root).
 
     `conv_rank` above 0 adapts convolutions too, those larger than 1x1 with this rank. `ranks` gives other ranks to
-    layers whose name begins so (``down_blocks.1``; the longest match wins, 0 leaves them out); their alpha keeps its
-    proportion to the rank.
+    layers whose name begins so (``down_blocks.1``; the longest match wins, 0 leaves them out); there `conv_rank` changes
+    in the same proportion, and alpha keeps its own to the rank.
     """
 
     rank: int
@@ -38,7 +38,8 @@ class LoraShape:
         fitting = [prefix for prefix in self.ranks if name == prefix or name.startswith(f"{prefix}.")]
         if not fitting or not rank:
             return rank, alpha
-        chosen = self.ranks[max(fitting, key=len)]
+        share = self.ranks[max(fitting, key=len)] / self.rank
+        chosen = max(1, round(rank * share)) if share else 0
         return chosen, alpha * chosen / rank
 
 

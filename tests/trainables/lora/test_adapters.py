@@ -92,6 +92,12 @@ def test_ranks_by_prefix_keep_the_proportion_and_nought_leaves_layers_out(model)
     }
 
 
+def test_a_rank_of_its_own_changes_convolutions_in_proportion(model):
+    adapter = attached(model, conv_rank=2, conv_alpha=1.0, ranks={"conv1": 12})
+    layer = adapter.layers()["model"]["conv1"]
+    assert (layer.rank, layer.alpha) == (6, 3.0)  # 12 is three times the rank of 4
+
+
 def test_the_same_seed_gives_the_same_start_and_another_another(model):
     first = attached(model, seed=1)
     state = first.state()

@@ -136,7 +136,11 @@ def _read_from_folder(part: str, source: Path, _: Path, dtype: torch.dtype) -> A
     cls: Any = CLASSES[part]
     file = _own_file(part, source)
     variant = file.name.split(".")[1] if file is not None and file.name.count(".") == 2 else None
-    return cls.from_pretrained(str(source / part), dtype=dtype, variant=variant, local_files_only=True)
+    options = {"dtype": dtype, "variant": variant, "local_files_only": True}
+    model, found = cls.from_pretrained(str(source / part), output_loading_info=True, **options)
+    if missing := sorted(found["missing_keys"]):  # transformers fills them with random numbers
+        raise Incomplete(f"{part}.{missing[0]}")
+    return model
 
 
 def _read_from_checkpoint(part: str, source: Path, config: Path, dtype: torch.dtype) -> Any:

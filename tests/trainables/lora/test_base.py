@@ -335,13 +335,12 @@ def test_a_checkpoint_that_lacks_a_layer(weights, tmp_path, narrow_config):
     assert "is incomplete: weights are missing" in refusal(saved(tmp_path / "part.safetensors", rest))
 
 
-@pytest.mark.parametrize("part", ["unet", "vae"])
-def test_a_folder_that_lacks_a_layer(part, folder, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
+def test_a_folder_that_lacks_a_layer(part, folders, tmp_path):
+    copy = shutil.copytree(folders["sdxl"], tmp_path / "copy")
     (file,) = (copy / part).glob("*.safetensors")
     weights = load_file(file)
-    absent = next(name for name in weights if "mid_block" in name)
+    absent = next(name for name in weights if "mid_block" in name or "layers.1" in name)
     save_file({name: value for name, value in weights.items() if name != absent}, file, {"format": "pt"})
     assert f"is incomplete: weights are missing, first {part}.{absent}" in refusal(copy)
 

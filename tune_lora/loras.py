@@ -65,7 +65,10 @@ def generate(
     from trainables.lora.lora_tensors import read_lora
 
     file = read_lora(found.file)
-    loaded = bases.load(base or (found.spec.base if found.spec else TINY_SD))
+    if base is None and found.spec is not None:
+        loaded = bases.load(found.spec.base, prediction_type=found.spec.prediction_type)
+    else:
+        loaded = bases.load(base or TINY_SD)
     lora_files.adapter_of_file(file, loaded.models)
     shown = (texts * math.ceil(n / len(texts)))[:n]
     images = generation.generate(

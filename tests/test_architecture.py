@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"}),
     frozenset({"report"}),
-    frozenset({"study", "tuning", "single", "loras"}),
+    frozenset({"study", "tuning", "single", "loras", "texts"}),
     frozenset({"cli"}),
 )
 """The spine from the bottom up. A file imports its own layer and those below it."""

@@ -207,6 +207,7 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="A configuration, such as best_config.yaml.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="In place of the configuration's.")] = None,
+    merged: Annotated[bool, typer.Option("--merged", help="Language models: write the whole model, too.")] = False,
     output: Annotated[Path | None, typer.Option(help="New folder; default: trained/ in the results.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Default: the best trial's.")] = None,
 ) -> None:
@@ -217,7 +218,10 @@ def train(
     from tune_lora import single
 
     try:
-        typer.echo(single.train(study, config=config, epochs=epochs, output=output, seed=seed, watch=_say_report))
+        trained = single.train(
+            study, config=config, epochs=epochs, merged=merged, output=output, seed=seed, watch=_say_report
+        )
+        typer.echo(trained)
     except KeyboardInterrupt:
         typer.echo("interrupted; the same command goes on from the last report", err=True)
         raise typer.Exit(INTERRUPTED_CODE) from None
@@ -236,13 +240,21 @@ def generate(
     guidance: Annotated[float, typer.Option(min=1, help="Classifier-free guidance.")] = 4.0,
     size: Size = None,
     output: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("generated.png"),
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of text: the longest completion.")] = 64,
+    temperature: Annotated[float, typer.Option(min=0, help="Of text: 0 takes the likeliest words.")] = 0.0,
 ) -> None:
-    """Draw images with a study's winner, or with any LoRA.
+    """Draw images with a study's winner, or with any LoRA. One of a language model writes instead.
 
     Example: tune-lora generate results/demo --prompt "bobo, side view, winking" -n 4
     """
-    from tune_lora import loras
+    from tune_lora import loras, texts
 
+    if texts.is_text(source):
+        for written in texts.complete(
+            source, base=base, prompts=prompt or (), n=n, seed=seed, max_tokens=max_tokens, temperature=temperature
+        ):
+            typer.echo(f"{written.prompt.strip()}\n-> {written.completion}\n")
+        return
     drawn = loras.generate(
         source,
         output=output,

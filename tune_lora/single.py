@@ -28,6 +28,7 @@ def train(
     *,
     config: Path | None = None,
     epochs: int | None = None,
+    merged: bool = False,
     output: Path | None = None,
     seed: int | None = None,
     watch: Watch | None = None,
@@ -36,7 +37,8 @@ def train(
 
     The configuration is that of `config`, else the best of the study. Data, base and evaluation are the study's: a
     results folder, a study.db or a study file; without one, the study.yaml beside `config`. A folder in which the
-    same training was interrupted goes on from its last checkpoint.
+    same training was interrupted goes on from its last checkpoint. `merged` is for language models: the whole model
+    with the LoRA in it is written as well, to ``merged/``.
 
     Raises:
         InputError: something named does not exist or does not fit; nothing has been started.
@@ -44,8 +46,10 @@ def train(
     """
     spec, params, place, best_seed = _what_to_train(study, config)
     if epochs is not None:
-        params = {**params, "max_train_epochs": epochs}
-    trainer = build.trainer_of(spec)
+        params = _with_epochs(spec, params, epochs)
+    if merged and spec.trainer != "llm_lora":
+        raise InputError(f"--merged: the trainer is {spec.trainer}; must be llm_lora to write a whole model")
+    trainer = build.text_trainer(spec, merged=merged) if spec.trainer == "llm_lora" else build.trainer_of(spec)
     if mistakes := trainer.check(params):
         raise InputErrors(f"{config or place}: {mistake}" for mistake in mistakes)
     folder, seed = output or place / "trained", best_seed if seed is None else seed
@@ -60,6 +64,13 @@ def train(
     _write_record(folder, params, seed, last.metrics)
     shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
     return folder
+
+
+def _with_epochs(spec: StudySpec, params: Mapping[str, Any], epochs: int) -> dict[str, Any]:
+    """A configuration with another number of epochs; that of text has a number of steps in its place at most."""
+    if spec.trainer != "llm_lora":
+        return {**params, "max_train_epochs": epochs}
+    return {**{name: value for name, value in params.items() if name != "max_steps"}, "epochs": epochs}
 
 
 def _run(trainer: Trainer, context: TrialContext, watch: Watch | None) -> Report:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from trainables.lora.text.base import TextBase
+from trainables.lora.text.examples import Example, Turn
+from trainables.lora.text.tokens import prompt_of
 
 SPEED_TOKENS = 24
 SPEED_ROUNDS = 3
@@ -40,6 +42,15 @@ def complete(
             )  # fmt: skip
             found.append(base.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True).strip())
     return found
+
+
+def asked(base: TextBase, prompt: str, template: str | None) -> str:
+    """A person's prompt as a model that was trained with a template is shown it: a user's turn. None: the tokenizer's
+    chat template where it has one, else the prompt as it stands."""
+    chosen = template or ("chat" if base.tokenizer.chat_template else "none")
+    if chosen == "none":
+        return prompt
+    return prompt_of(Example((Turn("user", prompt, False),)), base.tokenizer, chosen)
 
 
 @torch.no_grad()

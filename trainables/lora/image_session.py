@@ -25,6 +25,9 @@ from trainables.protocol import TrialContext
 if TYPE_CHECKING:
     from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
 
+REFERENCES = 256
+"""Images that targets are calibrated on and likeness is measured with, at most: all are held in memory."""
+
 
 class ImageSession:
     """Everything that the trials of one study share on one worker."""
@@ -40,10 +43,11 @@ class ImageSession:
 
     def _evaluator(self) -> Evaluator:
         chosen = self.trainer.evaluation
+        shown, held_out = _some(self.data.train), _some(self.data.held_out)
         return Evaluator.load(
-            references=self._pictures(self.data.train),
-            reference_captions=[image.caption for image in self.data.train],
-            identity_references=self._pictures(self.data.held_out),
+            references=self._pictures(shown),
+            reference_captions=[image.caption for image in shown],
+            identity_references=self._pictures(held_out),
             targets=chosen.targets,
             weights=chosen.weights,
             clip_path=Path(chosen.clip) if chosen.clip else None,
@@ -108,6 +112,11 @@ class ImageSession:
         shown = self.data.held_out[: self.trainer.evaluation.n_images]
         images = self._pictures(shown)
         write_image_grid(path, images, labels=[image.caption for image in shown], failed=None, title="held-out images")
+
+
+def _some(images: Sequence[datasets.CaptionedImage]) -> Sequence[datasets.CaptionedImage]:
+    """At most `REFERENCES` images, evenly out of their order, which is one of content."""
+    return images[:: -(-len(images) // REFERENCES)]
 
 
 def _prompts(evaluation: ImageEvaluation, data: datasets.Dataset) -> tuple[str, ...]:

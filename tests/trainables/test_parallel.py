@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.trainables.lora.text import small_model
 from trainables import demo_character, parallel
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
+from trainables.llm_lora import LlmLora
+from trainables.lora.text.settings import TextSettings
 from trainables.parallel import DataParallel
 from trainables.protocol import Cause, TrialContext, TrialFailure
 
@@ -110,3 +113,17 @@ def test_a_trial_past_its_time_ends_on_all_of_them(trainer, tmp_path, shared):
     with pytest.raises(TrialFailure) as caught:
         trained(DataParallel(limited, 2), tmp_path / "slow", shared)
     assert caught.value.cause is Cause.TRIAL_TIMEOUT
+
+
+def test_two_processes_train_a_language_model_as_one_does(tmp_path):
+    folder = small_model.write_model(tmp_path / "model")
+    data = small_model.write_data(tmp_path / "questions.jsonl")
+    text = LlmLora(str(folder), str(data), TextSettings(max_length=64), report_every=3)
+    params = {"lora_rank": 8, "lora_alpha": 16, "learning_rate": 1e-2, "batch_size": 3, "max_steps": 6}
+    losses = {}
+    for name, chosen in (("alone", text), ("together", DataParallel(text, 2))):
+        (tmp_path / name).mkdir()
+        reports = list(chosen.run(TrialContext(params, tmp_path / name, seed=3, threads=2)))
+        losses[name] = [(report.metrics["train_loss"], report.metrics["val_loss"]) for report in reports]
+    for together, alone in zip(losses["together"], losses["alone"], strict=True):
+        assert together == pytest.approx(alone, rel=1e-4)

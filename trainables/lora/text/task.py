@@ -12,7 +12,6 @@ import torch
 
 from trainables.lora.adapters import Adapter, LoraShape, Part
 from trainables.lora.collective import collective_of
-from trainables.lora.collective import collective_of
 from trainables.lora.engine import LoraEngine
 from trainables.lora.optimization import Optimization
 from trainables.lora.settings import EngineSettings, ranks_by_prefix
@@ -35,7 +34,6 @@ class TextTask:
 
     def __init__(self, trainer: LlmLora, session: TextSession, context: TrialContext) -> None:
         self.trainer, self.session, self.context, self.params = trainer, session, context, context.params
-        self.group = collective_of(context.group)
         self.memory = PeakMemory(session.base.device)
         batch_size, accumulation = trainer.batching(self.params)
         group = collective_of(context.group)
@@ -63,7 +61,7 @@ class TextTask:
         """The one optimizer step that a budget unit is."""
         if self._clock is None:
             self._clock = time.perf_counter()
-        return [[batch.part(self.group.rank, self.group.size) for batch in self.plan.step(unit)]]
+        return [self.plan.step(unit)]
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy over the answers of the batch."""

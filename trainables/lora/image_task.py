@@ -132,6 +132,7 @@ class ImageTask:
         training = training_header(
             self.params, steps=self.engine.lanes[0].total_steps, seed=self.context.seed,
             precision=self.session.precision, resolution=data.settings.resolution, images=len(data.train), base=name,
+            velocity=self.session.base.prediction_type == "v_prediction",
         )  # fmt: skip
         provenance = {
             "tune_lora_params": json.dumps(dict(self.params), sort_keys=True, default=str),

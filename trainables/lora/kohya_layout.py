@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from trainables.lora.adapters import Adapter
 from trainables.lora.layers import LoraLayer
 from trainables.lora.module_names import TEXT, UNET, Family, family_of, kohya_name
 from trainables.lora.peft_layout import matrices
+from trainables.lora.settings import EngineSettings
 
 _LEGACY_HASH_BYTES = slice(0x100000, 0x110000)
 
@@ -54,6 +56,7 @@ def _lengths(layer: LoraLayer) -> torch.Tensor:
 def header(adapter: Adapter, training: Mapping[str, str]) -> dict[str, str]:
     """What tools show of a LoRA, under the names of kohya's scripts; `training` is `training_header`'s."""
     family = family_of({part.name: part.model for part in adapter.parts})
+    velocity = training.get("ss_v_parameterization") == "True" and family is not Family.SDXL
     sizes = _sizes(adapter, large=False) or _sizes(adapter, large=True) or (0, 0.0)
     arguments = _arguments(adapter)
     rates = {part.name: part.rate for part in adapter.parts}
@@ -63,7 +66,7 @@ def header(adapter: Adapter, training: Mapping[str, str]) -> dict[str, str]:
         "ss_network_dim": str(sizes[0]),
         "ss_network_alpha": f"{sizes[1]:g}",
         "ss_network_args": json.dumps(arguments),
-        "ss_base_model_version": str(family),
+        "ss_base_model_version": f"{family}_v" if velocity else str(family),
         "ss_v2": str(family is Family.SD2),
         **{name: f"{rates[part]:g}" for name, part in _RATES.items() if part in rates},
         **training,
@@ -122,6 +125,8 @@ _SETTINGS = {
     "ss_batch_size_per_device": "train_batch_size",
 }
 _MIXED = {"fp32": "no"}
+_LEFT_OUT = {"min_snr_gamma": None, "noise_offset": None, "zero_terminal_snr": False}
+"""What kohya's scripts write of what is not used."""
 
 
 def training_header(
@@ -133,9 +138,11 @@ def training_header(
     resolution: tuple[int, int],
     images: int,
     base: str,
+    velocity: bool = False,
 ) -> dict[str, str]:
     """How a LoRA was trained, under kohya's names: `params` is the configuration, `steps` counts optimizer steps,
-    `resolution` is width and height in pixels."""
+    `resolution` is width and height in pixels, `velocity` whether the base predicts that in place of noise."""
+    params = {**asdict(EngineSettings.from_params(params)), **_LEFT_OUT, **params}
     said = {name: str(params[key]) for name, key in _SETTINGS.items() if key in params}
     return said | {
         "ss_steps": str(steps),
@@ -146,6 +153,7 @@ def training_header(
         "ss_resolution": str(resolution),
         "ss_num_train_images": str(images),
         "ss_sd_model_name": base,
+        "ss_v_parameterization": str(velocity),
     }
 
 

@@ -255,6 +255,18 @@ def test_the_header_tells_the_options(bases, tmp_path):
     assert header["ss_network_module"] == "lycoris.kohya" and header["ss_base_model_version"] == "sdxl_base_v1-0"
 
 
+def test_the_header_tells_what_the_base_predicts_and_what_was_left_to_the_engine(pipeline, tmp_path):
+    training = kohya_layout.training_header(
+        {}, steps=1, seed=0, precision="bf16", resolution=(64, 64), images=1, base="mine", velocity=True
+    )
+    adapter = Adapter(parts_of(pipeline)).attach(0)
+    header = metadata(export_lora(tmp_path, adapter, training=training).kohya)
+    adapter.detach()
+    assert header["ss_base_model_version"] == "sd_v1_v" and header["ss_v_parameterization"] == "True"
+    assert header["ss_optimizer"] == "AdamW" and header["ss_min_snr_gamma"] == "None"
+    assert header["ss_mixed_precision"] == "bf16"
+
+
 def test_the_hash_is_over_the_tensors_alone(exported):
     whole = exported.kohya.read_bytes()
     start = 8 + int.from_bytes(whole[:8], "little")

@@ -1,5 +1,5 @@
-"""Ten steps of the engine beside ten of a plain peft and torch loop, on tiny-sd: every optimizer, accumulation 1 and 3, restored
-in the middle and not."""
+"""Ten steps of the engine beside ten of a plain peft and torch loop, on tiny-sd: every optimizer, accumulation 1 and
+3, restored in the middle and not."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Step throughput of the image trainer beside a plain loop of diffusers and peft on the same weights and images, and what
-a trial costs to start on a worker that has already run one.
+"""Step throughput of the image trainer beside a plain loop of diffusers and peft on the same weights and images, and
+what a trial costs to start on a worker that has already run one.
 
 The plain loop is diffusers' own LoRA example without its launcher: it opens, encodes and tokenizes at every step. Both
 train the same layers at the same rank, batch by batch, taking turns; threads are one on both sides.

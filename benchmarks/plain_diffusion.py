@@ -4,6 +4,7 @@ encodes them with the VAE and their captions with the text encoder."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -48,9 +49,11 @@ class PlainLora:
     def __init__(
         self, base: Base, images: Sequence[CaptionedImage], *, resolution: int, batch_size: int, rank: int, steps: int
     ) -> None:
-        self.base = base
+        self.base, self._dtype = base, base.unet.dtype
         plain_engine.with_peft(base.unet, TARGETS, rank, rank, init_lora_weights="gaussian")
         self.parameters = plain_engine.parameters(base.unet)
+        for parameter in self.parameters:
+            parameter.data = parameter.data.float()
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, weight_decay=1e-2)
         self.rates = get_scheduler("cosine", self.optimizer, num_warmup_steps=0, num_training_steps=steps)
         data = _Captioned(base, images, resolution)
@@ -67,11 +70,15 @@ class PlainLora:
         base, schedule = self.base, self.base.noise_schedule
         pixels, ids = batch["pixels"].to(base.device), batch["ids"].to(base.device)
         with torch.no_grad():
-            latents = base.vae.encode(pixels).latent_dist.sample() * base.vae.config.scaling_factor
+            latents = base.vae.encode(pixels.to(base.vae.dtype)).latent_dist.sample() * base.vae.config.scaling_factor
+            latents = latents.to(self._dtype)
             states = base.pipeline.text_encoder(ids)[0]
         noise = torch.randn_like(latents)
         timesteps = torch.randint(schedule.config.num_train_timesteps, (len(latents),), device=base.device)
-        predicted = base.unet(schedule.add_noise(latents, noise, timesteps), timesteps, states, return_dict=False)[0]
+        half = self._dtype != torch.float32
+        with torch.autocast(base.device.type, self._dtype) if half else nullcontext():
+            noisy = schedule.add_noise(latents, noise, timesteps)
+            predicted = base.unet(noisy, timesteps, states, return_dict=False)[0]
         loss = F.mse_loss(predicted.float(), noise.float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

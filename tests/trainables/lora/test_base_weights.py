@@ -129,7 +129,9 @@ def test_a_damaged_note_of_a_digest_is_not_believed(tmp_path):
         assert identity_of(path) == first
 
 
-@pytest.mark.parametrize("changed", ["tokenizer/tokenizer_config.json", "vae/config.json", "text_encoder_2/config.json"])
+@pytest.mark.parametrize(
+    "changed", ["tokenizer/tokenizer_config.json", "vae/config.json", "text_encoder_2/config.json"]
+)
 def test_the_identity_of_a_folder_follows_all_that_latents_and_texts_depend_on(changed, original, copy):
     before = identity_of(original)
     assert identity_of(copy) == before

@@ -6,7 +6,7 @@ import pytest
 
 from trainables import checkpoints
 from trainables.curve import Curve
-from trainables.protocol import Cause, Report, TrialContext
+from trainables.protocol import Cause, Report, TrialContext, TrialFailure
 from trainables.ray_adapter import trainable_for
 
 
@@ -55,6 +55,21 @@ def test_a_failure_of_the_configuration_is_a_result_with_its_cause(tmp_path):
     result = trainable.train()
     assert result["cause"] == Cause.NAN_LOSS and result["done"] and not result["final"]
     assert "score" not in result
+
+
+def test_a_failure_names_the_last_good_checkpoint_where_there_is_one(tmp_path):
+    trainable = started(tmp_path / "late", Curve(nan_above=1e-2), rate=0.1)
+    trainable.train()
+    message = trainable.train()["message"]
+    assert message == "loss is nan at epoch 2; the last good checkpoint is checkpoint/00000001"
+    assert (tmp_path / "late" / "checkpoint" / "00000001" / "curve.json").is_file()
+
+    class AtOnce(Curve):
+        def run(self, context: TrialContext):
+            raise TrialFailure(Cause.NAN_LOSS, "loss is nan at step 0")
+            yield
+
+    assert started(tmp_path / "early", AtOnce()).train()["message"] == "loss is nan at step 0"
 
 
 class Buggy(Curve):

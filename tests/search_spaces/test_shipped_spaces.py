@@ -185,3 +185,19 @@ def test_alpha_of_the_miniature_never_rounds_to_nothing() -> None:
     for dim in (2, 4, 8, 16):
         alpha = space.resolve({"network_dim": dim, "network_alpha_ratio": 0.25})["network_alpha"]
         assert alpha == dim / 4
+
+
+def test_llm_lora_has_the_documented_ranges_and_its_baseline() -> None:
+    space = Space.load("llm_lora")
+    shown = {name: parameter.domain.describe() for name, parameter in space.parameters.items()}
+    assert shown == {
+        "lora_rank": "8, 16, 32, 64",
+        "lora_alpha": "16, 32, 64, 128",
+        "learning_rate": "5e-05 .. 0.0005 (log)",
+        "batch_size": "1, 2, 4",
+    }
+    assert (space.n_trials, space.fixed["epochs"], space.fixed["effective_batch_size"]) == (20, 1, 4)
+    (prior,) = space.priors
+    assert prior.name == "baseline"
+    assert dict(prior.params) == {"lora_rank": 16, "lora_alpha": 32, "learning_rate": 2e-4, "batch_size": 1}
+    assert space.violations(space.resolve({"lora_rank": 8, "lora_alpha": 128, "learning_rate": 5e-4})) == []

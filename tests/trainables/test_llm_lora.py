@@ -170,6 +170,16 @@ def test_the_merged_model_has_the_validation_loss_of_the_trial(folder, questions
     assert merged.prepare(context(tmp_path, {}))["baseline"]["val_loss"] == pytest.approx(last["val_loss"], rel=1e-4)
 
 
+def test_two_processes_learn_what_one_does(trainer, tmp_path, shared) -> None:
+    from trainables.parallel import DataParallel
+
+    params = {"batch_size": 4, "max_steps": 6}
+    alone = list(trainer.run(context(tmp_path, shared, params=params)))[-1].metrics
+    together = list(DataParallel(trainer, 2).run(context(tmp_path, {}, params=params)))[-1].metrics
+    for name in ("val_loss", "train_loss"):
+        assert together[name] == pytest.approx(alone[name], rel=1e-4)
+
+
 # --- causes ----------------------------------------------------------------------------------------------------------
 
 

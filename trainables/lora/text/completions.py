@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import torch
 
@@ -18,18 +18,35 @@ SPEED_TOKENS = 24
 SPEED_ROUNDS = 3
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is shown, special tokens written out. `complete`: all of them are, and the tokenizer adds none."""
+
+    text: str
+    complete: bool
+
+    @classmethod
+    def asking(cls, base: TextBase, question: str, template: str | None = None) -> Prompt:
+        """A person's question as a model that was trained with a template is shown it: a user's turn. None: the
+        tokenizer's chat template where it has one, else the question as it stands."""
+        chosen = template or ("chat" if base.tokenizer.chat_template else "none")
+        if chosen == "none":
+            return cls(question, False)
+        return cls(prompt_of(Example((Turn("user", question, False),)), base.tokenizer, chosen), chosen == "chat")
+
+
 @torch.no_grad()
 def complete(
     base: TextBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     autocast: AbstractContextManager[object],
     *,
     max_new_tokens: int = 64,
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[str]:
-    """One completion a prompt (text with its special tokens written out): the likeliest words at temperature 0, else
-    drawn by seed. The same whatever else is asked in the same call."""
+    """One completion a prompt: the likeliest words at temperature 0, else drawn by seed. The same whatever else is
+    asked in the same call."""
     found = []
     with autocast, torch.random.fork_rng(devices=[]):
         for prompt in prompts:
@@ -44,17 +61,8 @@ def complete(
     return found
 
 
-def asked(base: TextBase, prompt: str, template: str | None) -> str:
-    """A person's prompt as a model that was trained with a template is shown it: a user's turn. None: the tokenizer's
-    chat template where it has one, else the prompt as it stands."""
-    chosen = template or ("chat" if base.tokenizer.chat_template else "none")
-    if chosen == "none":
-        return prompt
-    return prompt_of(Example((Turn("user", prompt, False),)), base.tokenizer, chosen)
-
-
 @torch.no_grad()
-def tokens_per_second(base: TextBase, prompt: str, autocast: AbstractContextManager[object]) -> float:
+def tokens_per_second(base: TextBase, prompt: Prompt, autocast: AbstractContextManager[object]) -> float:
     """Speed of writing, one text at a time: tokens after the prompt's, through the adapter as it is attached."""
     ids = _ids(base, prompt)
     rounds = []
@@ -71,12 +79,11 @@ def tokens_per_second(base: TextBase, prompt: str, autocast: AbstractContextMana
     return SPEED_TOKENS / median(rounds)
 
 
-def _ids(base: TextBase, prompt: str) -> torch.Tensor:
-    """Token ids (1, length); what the prompt spells out of special tokens is not added twice."""
-    begin = base.tokenizer.bos_token
-    spelt = bool(begin) and prompt.startswith(begin)
-    ids: Any = base.tokenizer(prompt, return_tensors="pt", add_special_tokens=not spelt).input_ids
+def _ids(base: TextBase, prompt: Prompt) -> torch.Tensor:
+    """Token ids (1, length)."""
+    ids: torch.Tensor = base.tokenizer(
+        prompt.text, return_tensors="pt", add_special_tokens=not prompt.complete
+    ).input_ids  # fmt: skip
     if ids.shape[1] == 0:
         ids = torch.tensor([[base.pad]])
-    tensor: torch.Tensor = ids.to(base.device)
-    return tensor
+    return ids.to(base.device)

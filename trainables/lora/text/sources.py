@@ -94,13 +94,12 @@ def folder_of_hub_model(name: str) -> Path:
     Raises:
         InputError: it is not in the cache and the hub cannot be reached, or does not have it.
     """
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(_FILES)))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             raise InputError(f"base {name!r}: the hub answered {error.response.status_code}; {_WANTED}") from None
         raise InputError(

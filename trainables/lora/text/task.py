@@ -16,7 +16,7 @@ from trainables.lora.engine import LoraEngine
 from trainables.lora.optimization import Optimization
 from trainables.lora.settings import EngineSettings, ranks_by_prefix
 from trainables.lora.text.batches import Batch, Plan
-from trainables.lora.text.completions import complete, tokens_per_second
+from trainables.lora.text.completions import Prompt, complete, tokens_per_second
 from trainables.lora.text.export import MIB, export_adapter, export_merged
 from trainables.lora.text.loss import answer_loss, perplexity
 from trainables.lora.text.memory import PeakMemory
@@ -88,14 +88,15 @@ class TextTask:
     def look(self, budget: int) -> tuple[dict[str, float], dict[str, Path]]:
         """Lets the model write: how fast it is, and at the end what it says to held-out prompts
         (kept in ``samples.json``)."""
-        session, prompts = self.session, self.session.data.prompts
+        session, is_chat = self.session, self.session.data.template == "chat"
+        prompts = [Prompt(text, is_chat) for text in session.data.prompts]
         speed = tokens_per_second(session.base, prompts[0], session.autocast())
         if budget < self.trainer.horizon(self.params):
             return {"tokens_per_second": speed}, {}
         said = complete(
             session.base, prompts[: self.trainer.samples], session.autocast(), max_new_tokens=SAMPLE_TOKENS
         )  # fmt: skip
-        told = [{"prompt": prompt, "completion": text} for prompt, text in zip(prompts, said, strict=False)]
+        told = [{"prompt": prompt.text, "completion": text} for prompt, text in zip(prompts, said, strict=False)]
         (self.context.folder / "samples.json").write_text(
             json.dumps(told, indent=2, ensure_ascii=False) + "\n", "utf-8"
         )

@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from tests.trainables.lora.text import small_model
 from trainables.lora.text import base as bases
 from trainables.lora.text import sources
-from trainables.lora.text.completions import complete, tokens_per_second
+from trainables.lora.text.completions import Prompt, complete, tokens_per_second
 from trainables.lora.text.quantization import full_weight
 from trainables.lora.text.sources import resolve
 from tune_lora.errors import InputError
@@ -108,7 +108,7 @@ def test_a_completion_is_the_same_alone_and_in_company(folder: Path) -> None:
     from contextlib import nullcontext
 
     base = bases.load(str(folder))
-    asked = ["What is a fig?", "What is a red plum?"]
+    asked = [Prompt.asking(base, text) for text in ("What is a fig?", "What is a red plum?")]
     together = complete(base, asked, nullcontext(), max_new_tokens=6, temperature=1.0, seed=4)
     alone = [complete(base, [one], nullcontext(), max_new_tokens=6, temperature=1.0, seed=4)[0] for one in asked]
     assert together == alone
@@ -128,7 +128,7 @@ def test_the_packaged_model_knows_the_capital_of_france(smollm2: str) -> None:
     from contextlib import nullcontext
 
     base = bases.load(smollm2, precision="bf16")
-    (said,) = complete(base, ["The capital of France is"], nullcontext(), max_new_tokens=4)
+    (said,) = complete(base, [Prompt("The capital of France is", False)], nullcontext(), max_new_tokens=4)
     assert said.startswith("Paris")
 
 

@@ -37,7 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"}),
     frozenset({"report"}),
     frozenset({"study", "tuning", "single", "loras", "texts"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "lora_commands"}),
 )
 """The spine from the bottom up. A file imports its own layer and those below it."""
 

@@ -3,6 +3,10 @@ in a folder already is trained over."""
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +131,22 @@ def test_an_interrupted_lora_is_the_one_that_was_never_interrupted(
     one, other = (load_file(folder / "lora" / "lora.safetensors") for folder in (whole, parts))
     assert one.keys() == other.keys()
     assert all((value == other[name]).all() for name, value in one.items())
+
+
+def test_ctrl_c_ends_with_its_own_code_and_the_same_command_goes_on(study: Path) -> None:
+    study.write_text(yaml.safe_dump(CURVES | {"curve": {"seconds": 0.5}}))
+    folder = study.parent / "trained"
+    options = ["--config", str(study.parent / "config.yaml"), "--output", str(folder)]
+    command = [sys.executable, "-m", "tune_lora.cli", "train", str(study), *options]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while checkpoints.newest(folder) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, complaints = running.communicate(timeout=90)
+    assert running.returncode == 130
+    assert complaints.strip() == "interrupted; the same command goes on from the last report"
+    reached = checkpoints.budget_of(checkpoints.newest(folder) or folder)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, *_, last = again.stdout.splitlines()
+    assert first.startswith(f"[{reached + 1}/5]") and last == str(folder)

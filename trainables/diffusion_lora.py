@@ -48,7 +48,7 @@ class ImageEvaluation:
 
 @dataclass(frozen=True)
 class DiffusionLora:
-    """The image LoRA trainer. `precision` is fp32 or bf16 (autocast; adapters stay fp32)."""
+    """The image LoRA trainer. `precision` is fp32, bf16 or fp16 of the frozen models (adapters stay fp32)."""
 
     base: str
     dataset: str

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from tests.contracts.trainer import TrainerContract
 from trainables import demo_character
@@ -225,11 +226,28 @@ def test_a_failed_trial_leaves_the_base_in_evaluation_mode(character, tmp_path, 
     assert not base.unet.training and not base.text_encoder.training
 
 
-def test_half_precision_learns_as_well(character, tmp_path, shared):
-    trainer = trainer_on(character, precision="bf16")
-    base = trainer.prepare(context(tmp_path, shared))["baseline"]
-    last = list(trainer.run(context(tmp_path, shared, params={"max_train_epochs": 4})))[-1].metrics
-    assert last["val_loss"] < base["val_loss"] and "score" in last
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_as_well(character, tmp_path, shared, precision):
+    exact = list(trainer_on(character).run(context(tmp_path, shared)))[-1].metrics
+    half = {}
+    last = list(trainer_on(character).run(context(tmp_path, half, params={"precision": precision})))[-1].metrics
+    assert last["val_loss"] == pytest.approx(exact["val_loss"], rel=0.03) and "score" in last
+    base = half["diffusion_lora"][1].base
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    assert (base.unet.dtype, base.text_encoder.dtype, base.vae.dtype) == (kinds[precision],) * 2 + (torch.float32,)
+    assert load_file(tmp_path / "lora" / "lora.safetensors")
+
+
+def test_activations_that_are_computed_twice_change_nothing_but_memory(character, tmp_path, shared):
+    losses = []
+    for twice in (False, True):
+        running = trainer_on(character).run(context(tmp_path, shared, params={"gradient_checkpointing": twice}))
+        losses.append(next(running).metrics["val_loss"])
+        unet = shared["diffusion_lora"][1].base.unet
+        assert unet.is_gradient_checkpointing is twice
+        running.close()
+        assert not unet.is_gradient_checkpointing
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 def test_text_embeddings_are_computed_once_while_the_text_encoder_is_frozen(character, tmp_path, monkeypatch):

@@ -18,8 +18,8 @@ class LoraShape:
     """Size and kind of an adapter. Alpha over rank is the scale (rsLoRA: over its square root).
 
     `conv_rank` above 0 adapts convolutions too, those larger than 1x1 with this rank. `ranks` gives other ranks to
-    layers whose name begins so (``down_blocks.1``; the longest match wins, 0 leaves them out); there `conv_rank` changes
-    in the same proportion, and alpha keeps its own to the rank.
+    layers whose name begins so (``down_blocks.1``; the longest match wins, 0 leaves them out); there `conv_rank`
+    changes in the same proportion, and alpha keeps its own to the rank.
     """
 
     rank: int

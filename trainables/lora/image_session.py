@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +40,10 @@ class ImageSession:
         self.held_out: Latents = cache.latents(self.base, data.held_out, mirrored=False)
         self._known_texts: KnownTexts | None = None
         self.prompts = _prompts(trainer.evaluation, data)
-        self.evaluator: Evaluator = self._evaluator()
 
-    def _evaluator(self) -> Evaluator:
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """Networks and references of the evaluation; a process that only helps to train never loads them."""
         chosen = self.trainer.evaluation
         shown, held_out = _some(self.data.train), _some(self.data.held_out)
         return Evaluator.load(

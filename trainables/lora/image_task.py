@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from diffusers import UNet2DConditionModel
+from transformers import PreTrainedModel
 
 from trainables.lora.adapters import Adapter, LoraShape, Part
 from trainables.lora.batches import batches_per_epoch, epoch_batches
@@ -63,7 +65,9 @@ class ImageTask:
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         try:
             total = self._steps_per_epoch() * trainer.horizon(self.params)
-            self.engine = LoraEngine([Optimization(self.adapter, self.settings, total, collective=self.group)])
+            lane = Optimization(self.adapter, self.settings, total, precision=session.precision, collective=self.group)
+            self.engine = LoraEngine([lane])
+            self._keep_activations(not self.params.get("gradient_checkpointing", False))
         except BaseException:  # whatever went wrong, the shared base must be left clean
             self.close()
             raise
@@ -72,6 +76,18 @@ class ImageTask:
         """The last, smaller batch and the last, incomplete accumulation both count."""
         batches = batches_per_epoch(self.session.data, self.batch_size)
         return -(-batches // self.settings.gradient_accumulation_steps)
+
+    def _keep_activations(self, keep: bool) -> None:
+        """Activations of the adapted models are kept for the backward pass, or computed a second time in it."""
+        for part in self.adapter.parts:
+            if isinstance(part.model, UNet2DConditionModel):
+                change = part.model.disable_gradient_checkpointing if keep else part.model.enable_gradient_checkpointing
+                change()
+            elif isinstance(part.model, PreTrainedModel):
+                if keep:
+                    part.model.gradient_checkpointing_disable()
+                else:
+                    part.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def trains_text(self) -> bool:
@@ -147,6 +163,7 @@ class ImageTask:
 
     def close(self) -> None:
         """Takes the adapter off the shared base, and leaves it in evaluation mode however the trial ended."""
+        self._keep_activations(True)
         for part in self.adapter.parts:
             part.model.eval()
         self.adapter.detach()

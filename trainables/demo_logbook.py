@@ -17,10 +17,10 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 _HOURS = {"before dawn": "04", "at sunrise": "06", "in the morning": "09", "at noon": "12", "in the afternoon": "15",
           "at dusk": "19", "late at night": "23"}  # fmt: skip
 _MOVES = {"left": "DEP", "reached": "ARR", "passed": "ABM", "anchored off": "ANC", "drifted near": "DRF"}
-_PLACES = ("Corvo", "Tarbert", "Skagen", "Lerwick", "Horta", "Brest", "Ravenna", "Kotor", "Visby", "Tobermory", "Patmos",
-           "Stanley", "Nuuk", "Funchal", "Bergen", "Zadar")  # fmt: skip
-_SKIES = {"clear skies": "CLR", "heavy rain": "RN+", "a light drizzle": "RN-", "thick fog": "FOG", "scattered clouds": "SCT",
-          "falling snow": "SNW"}  # fmt: skip
+_PLACES = ("Corvo", "Tarbert", "Skagen", "Lerwick", "Horta", "Brest", "Ravenna", "Kotor", "Visby", "Tobermory",
+           "Patmos", "Stanley", "Nuuk", "Funchal", "Bergen", "Zadar")  # fmt: skip
+_SKIES = {"clear skies": "CLR", "heavy rain": "RN+", "a light drizzle": "RN-", "thick fog": "FOG",
+          "scattered clouds": "SCT", "falling snow": "SNW"}  # fmt: skip
 _WINDS = {"north": "N", "northeast": "NE", "east": "E", "southeast": "SE", "south": "S", "southwest": "SW", "west": "W",
           "northwest": "NW"}  # fmt: skip
 _NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}

@@ -141,6 +141,11 @@ def carried(source: Mapping[str, Any]) -> str:
     return f"{source['source']}: {', '.join(parts) or 'nothing'}"
 
 
+def is_text(record: StudyRecord) -> bool:
+    """Whether a study trained language models."""
+    return record.spec.get("trainer") == "llm_lora"
+
+
 def caveats(record: StudyRecord) -> list[str]:
     """What must stand beside the result: one sentence each."""
     found = []
@@ -151,7 +156,8 @@ def caveats(record: StudyRecord) -> list[str]:
             + (f" ({reasons})" if reasons else "")
         )
     if record.best is not None and not record.is_verified:
-        found.append(f"{NOT_VERIFIED}: the winner was judged on one set of prompts and seeds")
+        once = "trained with one seed" if is_text(record) else "judged on one set of prompts and seeds"
+        found.append(f"{NOT_VERIFIED}: the winner was {once}")
     return found
 
 
@@ -217,7 +223,7 @@ def next_commands(record: StudyRecord, folder: str) -> list[tuple[str, str]]:
         commands += [
             (f"tune-lora top {folder}", "the best trials side by side"),
             (f"tune-lora train {folder}", "train the best configuration to its end, with more epochs if you like"),
-            (f"tune-lora generate {folder}", "draw with the winner"),
+            (f"tune-lora generate {folder}", "let the winner write" if is_text(record) else "draw with the winner"),
         ]
     return commands
 

@@ -130,7 +130,7 @@ def _readable(base: str) -> Generator[None, None, None]:
 def _tokenizer(source: TextSource) -> Any:
     folder = source.path
     if source.kind == "hub":
-        folder = folder_of_hub_model(source.place)
+        folder = folder_of_hub_model(source.place, weights=False)
     if source.kind == "gguf":
         folder = _cached(_text_base(source.path) / "tokenizer", _write_tokenizer, source.path)
     tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)

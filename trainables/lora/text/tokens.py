@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,13 +31,39 @@ class Tokens:
         return Tokens(self.ids[start:stop], self.learnt[start:stop])
 
 
+class RewritingTemplateError(InputError):
+    """A chat template renders a turn differently once others follow."""
+
+
+def encode_all(example: Example, tokenizer: Any, template: str, trained: str = "answers") -> list[Tokens]:
+    """Tokens of an example. Where the template renders earlier turns differently (some leave their reasoning out), each
+    answer stands in an example of its own, as the last turn that it is when it is given.
+
+    Raises:
+        InputError: the template cannot be used at all.
+    """
+    try:
+        return [encode(example, tokenizer, template, trained)]
+    except RewritingTemplateError:
+        learnt = [index for index, turn in enumerate(example.turns) if turn.trained]
+        if len(learnt) == 1:
+            raise
+    return [encode(_up_to(example, index), tokenizer, template, trained) for index in learnt]
+
+
+def _up_to(example: Example, last: int) -> Example:
+    """The conversation up to an answer, of which that answer alone is learnt."""
+    shown = tuple(replace(turn, trained=False) for turn in example.turns[:last])
+    return Example((*shown, example.turns[last]))
+
+
 def encode(example: Example, tokenizer: Any, template: str, trained: str = "answers") -> Tokens:
     """Tokens of a whole example, whatever its length. `template` is chat, plain or none.
 
     An answer ends with the token that ends a turn, which is learnt too: the model must learn to stop.
 
     Raises:
-        InputError: the chat template does not render turns one after another.
+        RewritingTemplateError: the chat template does not render turns one after another.
     """
     if example.text:
         return _encode(example.text + (tokenizer.eos_token or ""), [], tokenizer, special=True, learn_all=True)
@@ -92,7 +118,7 @@ def _by_chat_template(turns: Sequence[Turn], tokenizer: Any) -> tuple[str, list[
         asked = _rendered(turns[:index], tokenizer, ask=True)
         told = _rendered(turns[: index + 1], tokenizer)
         if not told.startswith(asked) or not text.startswith(told.rstrip()):
-            raise InputError(
+            raise RewritingTemplateError(
                 "the tokenizer's chat template renders a turn differently once others follow, so answers cannot be "
                 "told apart; must be another template (template: plain)"
             )

@@ -63,8 +63,8 @@ def test_examples_that_are_all_the_same_cannot_be_split(tmp_path: Path) -> None:
 
 def test_tokens_are_made_once_and_never_stale(tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path / "cache"))
-    made, real = [], dataset.encode
-    monkeypatch.setattr(dataset, "encode", lambda *arguments: made.append(1) or real(*arguments))
+    made, real = [], dataset.encode_all
+    monkeypatch.setattr(dataset, "encode_all", lambda *arguments: made.append(1) or real(*arguments))
     path = small_model.write_data(tmp_path / "a.jsonl")
     settings = TextSettings(max_length=64)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.trainables.lora.text import small_model
 from trainables.lora.text.examples import Example, Turn
-from trainables.lora.text.tokens import LEAST_PROMPT, Tokens, encode, prompt_of, shortened, windows
+from trainables.lora.text.tokens import LEAST_PROMPT, Tokens, encode, encode_all, prompt_of, shortened, windows
 from tune_lora.errors import InputError
 
 ASKED = Turn("user", "What is a red fig?", False)
@@ -91,10 +91,43 @@ def test_a_prompt_is_what_stands_before_the_first_answer(tokenizer, template: st
     assert list(whole.ids[: len(ids)]) == ids and int(np.argmax(whole.learnt)) == len(ids)
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused() -> None:
-    forgetful = small_model.tokenizer("{{ messages[-1]['role'] }}: {{ messages[-1]['content'] }}")
+THINKING = small_model.CHAT.replace(
+    "message['content'] + '<|end|>'",
+    "('red ' if loop.last and message['role'] == 'assistant' else '') + message['content'] + '<|end|>'",
+)
+"""Renders the last answer with something that it leaves out once a turn follows, as reasoning models' templates do."""
+
+
+def test_a_template_that_rewrites_earlier_turns_gives_each_answer_an_example_of_its_own() -> None:
+    forgetful = small_model.tokenizer(THINKING)
     with pytest.raises(InputError, match="renders a turn differently once others follow"):
         encode(Example(DIALOGUE), forgetful, "chat")
+    first, second = encode_all(Example(DIALOGUE), forgetful, "chat")
+    assert learnt(first, forgetful) == "red It is a fig.<|end|>"
+    assert learnt(second, forgetful) == "red It is blue.<|end|>"
+    assert "assistant\nIt is a fig.<|end|>" in shown(second, forgetful)
+
+
+def test_a_template_of_which_nothing_can_be_told_is_refused() -> None:
+    useless = small_model.tokenizer("{{ messages[-1]['role'] }}: {{ messages[-1]['content'] }}")
+    with pytest.raises(InputError, match="must be another template"):
+        encode_all(Example(DIALOGUE), useless, "chat")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for m in messages %}{% if m['role'] == 'user' %}[Q] {{ m['content'] }} [/Q]{% else %}"
+        "{{ ' ' + m['content'] + eos_token }}{% endif %}{% endfor %}",
+        "{% for m in messages %}<{{ m['role'] }}>\n\n{{ m['content'] | trim }}<|end|>{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>\n\n{% endif %}",
+    ],
+    ids=["no-generation-prompt", "trims"],
+)
+def test_templates_of_other_shapes(template: str) -> None:
+    tokenizer = small_model.tokenizer(template)
+    tokens = encode(Example(DIALOGUE), tokenizer, "chat")
+    assert learnt(tokens, tokenizer).replace(" It", "It") == "It is a fig.<|end|>It is blue.<|end|>"
 
 
 def test_a_template_that_refuses_an_example_says_why() -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from diffusers import UNet2DConditionModel
-from transformers import PreTrainedModel
 
+from trainables.lora import activations
 from trainables.lora.adapters import Adapter, LoraShape, Part
 from trainables.lora.batches import batches_per_epoch, epoch_batches
 from trainables.lora.collective import collective_of
@@ -67,7 +66,9 @@ class ImageTask:
             total = self._steps_per_epoch() * trainer.horizon(self.params)
             lane = Optimization(self.adapter, self.settings, total, precision=session.precision, collective=self.group)
             self.engine = LoraEngine([lane])
-            self._keep_activations(not self.params.get("gradient_checkpointing", False))
+            if self.params.get("gradient_checkpointing", False):
+                for part in self.adapter.parts:
+                    activations.recompute(part.model)
         except BaseException:  # whatever went wrong, the shared base must be left clean
             self.close()
             raise
@@ -76,18 +77,6 @@ class ImageTask:
         """The last, smaller batch and the last, incomplete accumulation both count."""
         batches = batches_per_epoch(self.session.data, self.batch_size)
         return -(-batches // self.settings.gradient_accumulation_steps)
-
-    def _keep_activations(self, keep: bool) -> None:
-        """Activations of the adapted models are kept for the backward pass, or computed a second time in it."""
-        for part in self.adapter.parts:
-            if isinstance(part.model, UNet2DConditionModel):
-                change = part.model.disable_gradient_checkpointing if keep else part.model.enable_gradient_checkpointing
-                change()
-            elif isinstance(part.model, PreTrainedModel):
-                if keep:
-                    part.model.gradient_checkpointing_disable()
-                else:
-                    part.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def trains_text(self) -> bool:
@@ -163,8 +152,8 @@ class ImageTask:
 
     def close(self) -> None:
         """Takes the adapter off the shared base, and leaves it in evaluation mode however the trial ended."""
-        self._keep_activations(True)
         for part in self.adapter.parts:
+            activations.keep(part.model)
             part.model.eval()
         self.adapter.detach()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainables.lora import activations
 from trainables.lora.adapters import Adapter, LoraShape, Part
 from trainables.lora.collective import collective_of
 from trainables.lora.engine import LoraEngine
@@ -43,11 +44,9 @@ class TextTask:
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         self._clock: float | None = None
         self._seconds, self._tokens = 0.0, 0
-        self._forgets_activations = False
         try:
             if self.params.get("gradient_checkpointing", False):
-                session.base.model.gradient_checkpointing_enable({"use_reentrant": False})
-                self._forgets_activations = True
+                activations.recompute(session.base.model)
             settings = EngineSettings.from_params(self.params)
             lane = Optimization(
                 self.adapter, settings, trainer.horizon(self.params), precision=session.precision, collective=group
@@ -121,8 +120,7 @@ class TextTask:
 
     def close(self) -> None:
         """Takes the adapter off the shared base, and leaves it in evaluation mode however the trial ended."""
-        if self._forgets_activations:
-            self.session.base.model.gradient_checkpointing_disable()
+        activations.keep(self.session.base.model)
         self.session.base.model.eval()
         self.adapter.detach()
 

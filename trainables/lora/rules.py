@@ -12,28 +12,22 @@ from tune_lora.errors import nearest
 
 @dataclass(frozen=True)
 class Rule:
-    """A test of one value, and what a value must be."""
+    """A test of one value, and what a value must be; of a few names, the nearest is offered."""
 
     holds: Callable[[Any], bool]
     wanted: str
+    names: Collection[str] = ()
 
     def mistake(self, name: str, value: Any) -> str | None:
         """What is wrong with a value, in one line, or None."""
-        return None if self.holds(value) else f"{name}: got {value!r}; must be {self.wanted}"
+        if self.holds(value):
+            return None
+        return f"{name}: got {value!r}; {nearest(str(value), self.names) if self.names else f'must be {self.wanted}'}"
 
 
-class _Choice(Rule):
-    def __init__(self, choices: Collection[str]) -> None:
-        super().__init__(lambda value: value in choices, ", ".join(choices))
-        object.__setattr__(self, "choices", choices)
-
-    def mistake(self, name: str, value: Any) -> str | None:
-        return None if self.holds(value) else f"{name}: got {value!r}; {nearest(str(value), self.choices)}"  # type: ignore[attr-defined]
-
-
-def one_of(choices: Collection[str]) -> Rule:
+def one_of(names: Collection[str]) -> Rule:
     """One of a few names."""
-    return _Choice(choices)
+    return Rule(lambda value: isinstance(value, str) and value in names, ", ".join(names), names)
 
 
 def number(

@@ -33,7 +33,8 @@ _SENTENCES = (
 
 def examples(count: int = COUNT, seed: int = 0) -> Iterator[dict[str, str]]:
     """`count` different examples with `prompt` and `completion`; the first ones are the same whatever the count."""
-    rng, seen = random.Random(seed), set()
+    rng = random.Random(seed)
+    seen: set[str] = set()
     while len(seen) < count:
         made = _example(rng)
         if made["prompt"] not in seen:

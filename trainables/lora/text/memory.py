@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import re
 import sys
 from pathlib import Path
@@ -18,7 +21,8 @@ class PeakMemory:
 
     On a GPU: the most that tensors took of it (``max_memory_allocated``), base model included. On a CPU: the most
     physical memory that this process held, with Python, its libraries and the base model's mapped pages, from Linux's
-    high-water mark; where that cannot be set back (not on Linux, or not allowed) it is the mark of the process's whole
+    high-water mark. What an earlier trial on the same worker left behind counts as far as the C library cannot give it
+    back. Where the mark cannot be set back (not on Linux, or not allowed) it is the mark of the process's whole
     life, which on a worker that trains one trial after another is that of its largest.
     """
 
@@ -27,6 +31,7 @@ class PeakMemory:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         else:
+            _give_back()
             _set_back()
 
     def gib(self) -> float:
@@ -34,6 +39,14 @@ class PeakMemory:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) / GIB
         return _high_water_mark() / GIB
+
+
+def _give_back() -> None:
+    """What an earlier trial freed goes back to the system, as far as the C library can tell it to: the mark cannot be
+    set below what is held."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _set_back() -> bool:

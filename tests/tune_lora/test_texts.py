@@ -107,6 +107,15 @@ def test_an_adapter_that_does_not_say_its_base_needs_one(place: Path, results: P
         texts.complete(silent)
 
 
+def test_cost_and_speed_may_be_objectives(described: spec.StudySpec, ray_session: None) -> None:
+    metrics = ["val_loss", "adapter_mib", "peak_memory_gib", {"name": "tokens_per_second", "direction": "maximize"}]
+    several = described.as_mapping() | {"name": "several", "objective": {"metrics": metrics}}
+    record = study.run(spec.from_mapping(several, "test"), n_trials=3)
+    assert [one.name for one in record.objectives][-1] == "tokens_per_second"
+    done = [trial for trial in record.trials if trial.state == "complete"]
+    assert done and all(len(trial.values) == 4 and min(trial.values) > 0 for trial in done)
+
+
 def test_whole_models_are_of_language_models_only(tmp_path: Path) -> None:
     study_file = tmp_path / "study.yaml"
     study_file.write_text("name: s\ntrainer: curve\nspace: lora_v1\n")

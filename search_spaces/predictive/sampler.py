@@ -35,6 +35,7 @@ SURE = 0.75
 MARGIN = (0.3, 0.3)
 """Least noise and length scale of what is known of failures."""
 _OUT_OF_REACH = 1e6
+_TWIN = 1e9  # behind even what is out of reach
 
 
 class PredictiveSampler(BaseSampler):
@@ -92,10 +93,14 @@ class PredictiveSampler(BaseSampler):
         model = _Model(self._space, begun, self._horizon)
         succeeds = _Success(self._space, begun, failed)
 
+        # A second look at the same configuration teaches about noise only; whoever wants that verifies the winner.
+        tried = {_mark(encode(self._space, one.params)) for one in (*begun, *failed)}
+
         def value(rows: Array) -> Array:
             x = self._cube.vectors(rows)
             ends = self._ends(rows, model.longest)
-            return model.log_expected_improvement(x, ends) + succeeds.penalty(x)
+            is_twin = np.array([_mark(vector) in tried for vector in x])
+            return model.log_expected_improvement(x, ends) + succeeds.penalty(x) - _TWIN * is_twin
 
         return best_candidate(self._cube, value, model.good(), self._rng)
 
@@ -162,6 +167,11 @@ class _Success:
         mean, deviation = self._process.predict(x, np.ones(len(x)))
         log_probability = log_ndtr(mean / np.maximum(deviation, 0.1))
         return np.asarray(log_probability - _OUT_OF_REACH * np.maximum(0.0, SURE - np.exp(log_probability)))
+
+
+def _mark(vector: Array) -> bytes:
+    """What two encoded configurations share only when they are the same."""
+    return (np.round(vector, 6) + 0.0).tobytes()  # the sum turns -0 into 0
 
 
 def _recent(good: int, failed: int) -> NDArray[np.intp]:

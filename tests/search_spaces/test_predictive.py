@@ -266,6 +266,29 @@ def test_running_trials_are_not_asked_for_again() -> None:
     assert min(apart) > 0.02
 
 
+def test_no_configuration_is_tried_twice_while_others_are_left() -> None:
+    space = Space.load(
+        {
+            "name": "few",
+            "parameters": {
+                "rank": {"type": "categorical", "choices": [8, 16, 32, 64]},
+                "alpha": {"type": "categorical", "choices": [16, 32, 64, 128]},
+                "fast": {"type": "categorical", "choices": [True, False]},
+            },
+        }
+    )
+    study = optuna.create_study(sampler=feasible_sampler(space, "predictive", seed=0, n_startup_trials=5))
+    tried = []
+    for number in range(32):
+        trial = study.ask()
+        params = space.suggest(trial)
+        tried.append(tuple(params.values()))
+        score = params["rank"] / params["alpha"] + np.random.default_rng(number).normal()
+        trial.report(score, 1)  # what is measured is mostly noise, so that a second look would pay
+        study.tell(trial, state=TrialState.PRUNED) if number % 2 else study.tell(trial, score)
+    assert len(set(tried)) == 32
+
+
 def test_what_somebody_else_chose_is_taken_as_it_is() -> None:
     space = Space.load(MIXED)
     study = optuna.create_study(sampler=feasible_sampler(space, "predictive", seed=2, n_startup_trials=4))

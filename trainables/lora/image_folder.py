@@ -58,7 +58,8 @@ def _beside(folder: Path, captions: Captions, mistakes: list[str]) -> Iterator[t
 
 def _listed(folder: Path, mistakes: list[str]) -> Iterator[tuple[Path, str]]:
     try:
-        lines = (folder / METADATA).read_text("utf-8-sig").splitlines()
+        # A line ends at a line feed alone: JSON allows other marks that Python takes for line ends in a caption.
+        lines = (folder / METADATA).read_text("utf-8-sig").split("\n")
     except UnicodeDecodeError:
         mistakes.append(f"{folder / METADATA}: is not UTF-8 text; must be one JSON object a line")
         return

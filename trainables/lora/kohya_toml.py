@@ -69,7 +69,7 @@ def read_toml(path: Path, mistakes: list[str]) -> list[Subset]:
         InputError: it is not TOML, or its tables are none.
     """
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not TOML ({error})") from None
     _check_keys(path, "top level", document, {"general", "datasets"}, mistakes)

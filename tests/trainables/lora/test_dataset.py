@@ -52,6 +52,23 @@ def test_captions_come_from_metadata_jsonl_where_it_is(folder):
     assert all(image.caption.startswith("caption") for image in found.train + found.held_out)
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085"], ids=ascii)
+def test_a_line_of_metadata_jsonl_ends_at_a_line_feed_and_nowhere_else(folder, mark):
+    lines = [
+        json.dumps({"file_name": f"{index}.png", "text": f"caption{mark}{index}"}, ensure_ascii=False)
+        for index in range(8)
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(lines), "utf-8")
+    found = dataset.load(folder)
+    assert {image.caption for image in found.train + found.held_out} == {f"caption{mark}{index}" for index in range(8)}
+
+
+def test_a_dataset_file_may_begin_with_a_byte_order_mark(folder):
+    text = '[[datasets]]\nresolution = 32\n[[datasets.subsets]]\nimage_dir = "."\n'
+    (folder / "dataset.toml").write_text(text, "utf-8-sig")
+    assert dataset.load(folder).settings.resolution == (32, 32)
+
+
 def test_a_kohya_toml_sets_batch_repeats_and_shuffling(folder):
     (folder / "dataset.toml").write_text(
         "[general]\nshuffle_caption = true\nkeep_tokens = 1\n[[datasets]]\nresolution = 32\nbatch_size = 3\n"

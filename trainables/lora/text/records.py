@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tune_lora.errors import InputError, InputErrors
 
 Row = Mapping[str, Any]
+_TURNS = ({"role", "content"}, {"from", "value"})
+"""What a turn of a conversation holds."""
+SHOWN_LETTERS = 40
 SHOWN_MISTAKES = 5
 """Of one file: a wrong export has the same mistake on every line."""
+_LONGEST_FIELD = 2**31 - 1
 
 
 def read(path: Path) -> list[Row]:
@@ -39,7 +44,8 @@ def read(path: Path) -> list[Row]:
 def _json_lines(path: Path) -> list[Row]:
     rows: list[Row] = []
     mistakes: list[str] = []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+    # A line ends at a line feed alone: JSON allows other marks that Python takes for line ends (U+2028) in a value.
+    for number, line in enumerate(path.read_text("utf-8-sig").split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -60,12 +66,25 @@ def _json(path: Path) -> list[Row]:
         content = json.loads(path.read_text("utf-8-sig"))
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error.args[0]})") from None
-    if isinstance(content, dict):  # an export that names its list of rows
-        lists = [value for value in content.values() if isinstance(value, list)]
-        content = lists[0] if len(lists) == 1 else [content]
-    wrong = [index for index, row in enumerate(content) if not isinstance(row, dict)] if content else []
+    if isinstance(content, dict):
+        content = _rows_of_an_object(content)
+    if not isinstance(content, list):
+        raise InputError(f"{path}: got {json.dumps(content)[:SHOWN_LETTERS]}; must be a list of objects")
+    wrong = [index for index, row in enumerate(content) if not isinstance(row, dict)]
     raise_the_first([f"{path}: entry {index}: must be an object with named fields" for index in wrong])
-    return list(content)
+    return content
+
+
+def _rows_of_an_object(content: dict[str, Any]) -> list[Any]:
+    """The rows of an export that names its one list of them; else the object is a row itself, such as a conversation
+    with its list of turns."""
+    lists = [value for value in content.values() if isinstance(value, list)]
+    is_export = len(lists) == 1 and (not lists[0] or any(_may_be_a_row(entry) for entry in lists[0]))
+    return lists[0] if is_export else [content]
+
+
+def _may_be_a_row(entry: Any) -> bool:
+    return isinstance(entry, dict) and not any(turn <= entry.keys() for turn in _TURNS)
 
 
 def _parquet(path: Path) -> list[Row]:
@@ -79,13 +98,23 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _csv(path: Path) -> list[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file, _fields_of_any_length():
         reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
         try:
             rows = [{name: value for name, value in row.items() if name is not None} for row in reader]
         except csv.Error as error:
             raise InputError(f"{path}:{reader.line_num}: is not CSV ({error})") from None
     return list(rows)
+
+
+@contextmanager
+def _fields_of_any_length() -> Generator[None, None, None]:
+    """Python refuses fields of more than 131,072 characters, and a document may have more."""
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _text(path: Path) -> list[Row]:

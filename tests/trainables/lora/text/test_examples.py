@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -53,6 +54,43 @@ def test_every_kind_of_file_holds_the_same_examples(tmp_path: Path, suffix: str)
         frame.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
     found = [[turn.content for turn in example.turns] for example in load(path, TextSettings())]
     assert found == [[row["prompt"], row["completion"]] for row in rows]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085", "\u000b", "\u001c"], ids=ascii)
+def test_json_lines_end_at_line_feeds_and_nowhere_else(tmp_path: Path, mark: str) -> None:
+    row = {"prompt": "What is a fig?", "completion": f"A{mark}fruit."}
+    raw = json.dumps(row, ensure_ascii=mark < " ") + "\r\n"
+    (tmp_path / "a.jsonl").write_text(raw + raw, "utf-8", newline="")
+    found = load(tmp_path / "a.jsonl", TextSettings())
+    assert [example.turns[1].content for example in found] == [f"A{mark}fruit."] * 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"messages": MESSAGES},
+        {
+            "id": 7,
+            "conversations": [{"from": "human", "value": "What is a fig?"}, {"from": "gpt", "value": "A fruit."}],
+        },
+        {**FLAT, "tags": ["fruit"]},
+        {"version": 1, "rows": [FLAT]},
+        {"data": [{"messages": MESSAGES}]},
+        FLAT,
+    ],
+)
+def test_one_object_of_json_is_an_example_or_names_its_rows(tmp_path: Path, content: dict) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content), "utf-8")
+    (example,) = load(tmp_path / "a.json", TextSettings())
+    assert example.turns == (USER, ANSWER)
+
+
+def test_a_field_of_csv_may_be_long(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    pandas.DataFrame([{"prompt": "a", "completion": "b" * 200_000}]).to_csv(tmp_path / "a.csv", index=False)
+    (example,) = load(tmp_path / "a.csv", TextSettings())
+    assert len(example.turns[1].content) == 200_000
+    assert csv.field_size_limit() == before
 
 
 def test_parquet_holds_conversations(tmp_path: Path) -> None:
@@ -119,6 +157,10 @@ def test_all_mistakes_are_told_but_a_wrong_export_does_not_fill_the_screen(tmp_p
         ("a.jsonl", b"{", "a.jsonl:1: is not JSON"),
         ("a.json", b"[1]", "entry 0: must be an object"),
         ("a.json", b"nonsense", "is not JSON"),
+        ("a.json", b"42", "a.json: got 42; must be a list of objects"),
+        ("a.json", b"true", "a.json: got true; must be a list of objects"),
+        ("a.json", b"null", "a.json: got null; must be a list of objects"),
+        ("a.json", b'"a word"', 'a.json: got "a word"; must be a list of objects'),
         ("a.parquet", b"nonsense", "cannot be read as Parquet"),
         ("a.csv", b"prompt,completion\n", "holds no examples"),
         ("a.txt", b" \n", "holds no examples"),

@@ -8,9 +8,9 @@ from cluster.spec import Capacity, TrialResources
 from tune_lora.errors import InputError
 
 
-def gpus_per_trial(asked: float | None, capacity: Capacity) -> float:
-    """What was asked; without a word, one GPU where there is one, and none where there is none."""
-    return (1.0 if capacity.gpu >= 1 else 0.0) if asked is None else asked
+def gpus_per_trial(asked: float | None, capacity: Capacity, processes: int = 1) -> float:
+    """What was asked; without a word, one GPU for each process where there are GPUs, and none where there are none."""
+    return (float(processes) if capacity.gpu >= 1 else 0.0) if asked is None else asked
 
 
 def slots(trial: TrialResources, capacity: Capacity) -> int:

@@ -13,6 +13,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,9 +68,9 @@ class DataParallel:
             yield from group.lead(running)
         except BaseException as error:
             # Whoever is still waiting for this process in the middle of a step could wait for ever.
-            lost = group.end(failed=not _ends_for_all(error))
-            if lost is not None and _is_lost_member(error):
-                raise lost from None
+            reason = group.end(failed=not _ends_for_all(error), lost=_is_lost_member(error))
+            if reason is not None:
+                raise reason from None
             raise
         finally:
             running.close()
@@ -134,9 +135,9 @@ class _Group:
             self._is_idle = report.final
             yield report
 
-    def end(self, *, failed: bool) -> TrialFailure | None:
+    def end(self, *, failed: bool, lost: bool) -> TrialFailure | None:
         """After a trial that did not come to its end: asks the others to stop, or ends them where they may be waiting
-        in the middle of a step. Returns why one of them failed before this process did."""
+        in the middle of a step. Returns why the one that was `lost` failed before this process did."""
         if self._is_idle:
             return None
         self._is_idle = True
@@ -144,9 +145,19 @@ class _Group:
             for member in self._members:
                 member.send(("stop",))
             return None
-        reasons = [member.last_words() for member in self._members]
+        reason = self._reason() if lost else None
         self.kill()
-        return next((reason for reason in reasons if reason is not None), None)
+        return reason
+
+    def _reason(self) -> TrialFailure:
+        """What the first to end says, once one has."""
+        waiting_until = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < waiting_until:
+            for member in self._members:
+                if not member.is_alive():
+                    return member.last_words()
+            time.sleep(0.05)
+        return _lost("a process of the trial no longer answers")
 
     def kill(self) -> None:
         """Ends the other processes and leaves torch's group."""
@@ -174,7 +185,7 @@ class _Member:
             pickle.dump(command, self._stdin)
             self._stdin.flush()
         except BrokenPipeError:
-            raise self.last_words() or _lost("a process of the trial is gone") from None
+            raise self.last_words() from None
 
     @property
     def _stdin(self) -> IO[bytes]:
@@ -184,17 +195,14 @@ class _Member:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def last_words(self) -> TrialFailure | None:
-        """Why the process failed, where it did and could say so."""
+    def last_words(self) -> TrialFailure:
+        """Why the process ended."""
+        code = self._process.wait()
+        assert self._process.stdout is not None  # a pipe was asked for
         try:
-            output, _ = self._process.communicate(timeout=PATIENCE_SECONDS)
-        except (subprocess.TimeoutExpired, ValueError, BrokenPipeError):
-            return None
-        code = self._process.returncode
-        try:
-            said = json.loads(output.decode().strip().splitlines()[-1])
-        except (ValueError, IndexError):
-            return None if code == 0 else _lost(f"a process of the trial ended with exit code {code}")
+            said = json.loads(self._process.stdout.read())
+        except ValueError:
+            return _lost(f"a process of the trial ended with exit code {code}")
         return TrialFailure(Cause(said["cause"]), said["message"])
 
     def kill(self) -> None:
@@ -227,7 +235,8 @@ def _join(rank: int, size: int, port: int) -> None:
     if torch.cuda.is_available():
         torch.cuda.set_device(device)
     torch.distributed.init_process_group(
-        "nccl" if torch.cuda.is_available() else "gloo",
+        # Numbers and agreements go over sockets also between GPUs: a lost process is then noticed at once.
+        "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo",
         init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size,
     )  # fmt: skip
 
@@ -266,12 +275,13 @@ def _next_command() -> tuple[Any, ...] | None:
 
 
 def main() -> None:
-    """A member of a group, started by its first process; says as its last line why a trial failed."""
+    """A member of a group, started by its first process; its output is why a trial failed, and nothing else."""
+    words = os.dup(1)
+    os.dup2(2, 1)  # what libraries print must not fill a pipe that is read at the end only
     try:
         _follow(*(int(argument) for argument in sys.argv[1:4]))
     except TrialFailure as failure:
-        sys.stdout.write(json.dumps({"cause": failure.cause.value, "message": failure.message}) + "\n")
-        sys.stdout.flush()
+        os.write(words, json.dumps({"cause": failure.cause.value, "message": failure.message}).encode())
         sys.exit(1)
 
 

@@ -144,7 +144,7 @@ def _settle_definition(study: optuna.Study, spec: StudySpec) -> None:
 
 
 def _place(spec: StudySpec, capacity: Capacity) -> Slots:
-    trial = TrialResources(spec.resources.cpu, gpus_per_trial(spec.resources.gpu, capacity))
+    trial = TrialResources(spec.resources.cpu, gpus_per_trial(spec.resources.gpu, capacity, spec.resources.together))
     return Slots(trial, concurrent(spec.resources.concurrent, slots(trial, capacity)))
 
 
@@ -173,7 +173,8 @@ def _on_a_worker(ready: Plan, placed: Slots, folder: Path) -> dict[str, Any]:
     from trainables.protocol import TrialContext
     from tune_lora.errors import TuneLoraError
 
-    context = TrialContext(params={}, folder=folder, threads=placed.threads)
+    # What every trial has in common, such as the precision: the base is judged as they are.
+    context = TrialContext(params=ready.space.resolve({}), folder=folder, threads=placed.threads)
     # The worker's memory goes back when it is done; trials have workers of their own.
     task = ray.remote(num_cpus=placed.trial.cpu, num_gpus=placed.trial.gpu, max_calls=1)(_prepare_remotely)
     try:

@@ -51,9 +51,9 @@ def test_one_more_trial_would_not_fit(cpu, gpu, machine):
     assert out_of_cpus or more > places
 
 
-@given(cpus, gpus, machines)
-def test_what_does_not_fit_once_is_one_clear_line(cpu, gpu, machine):
-    assume(cpu > machine.cpu or gpu > machine.gpu)
+@given(cpus, gpus, machines, st.sampled_from(["cpu", "gpu"]), st.integers(1, 8))
+def test_what_does_not_fit_once_is_one_clear_line(cpu, gpu, machine, short, by):
+    cpu, gpu = (machine.cpu + by, gpu) if short == "cpu" else (cpu, machine.gpu + by)
     with pytest.raises(InputError, match=r"^resources\.(cpu|gpu): got .* a trial; must be at most .*$"):
         slots(TrialResources(cpu, gpu), machine)
 
@@ -87,6 +87,12 @@ def test_one_gpu_a_trial_unless_said_otherwise():
     assert gpus_per_trial(None, Capacity(4, 0)) == 0
     assert gpus_per_trial(0.25, Capacity(4, 2)) == 0.25
     assert gpus_per_trial(0, Capacity(4, 2)) == 0
+
+
+def test_processes_that_train_together_have_a_gpu_each_where_there_are_any():
+    assert gpus_per_trial(None, Capacity(4, 2), processes=2) == 2
+    assert gpus_per_trial(None, Capacity(4, 0), processes=2) == 0
+    assert gpus_per_trial(0, Capacity(4, 2), processes=2) == 0
 
 
 @given(st.integers(1, 100), st.integers(1, 100))

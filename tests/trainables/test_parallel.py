@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from tests.trainables.lora.text import small_model
@@ -74,6 +75,21 @@ def test_two_processes_train_as_one_does(trainer, tmp_path, shared, changes):
         torch.testing.assert_close(second[name].float(), value.float(), rtol=0.05, atol=2e-3, msg=name)
 
 
+def test_batches_smaller_than_the_group_leave_the_noise_of_later_ones_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNE_LORA_CACHE", str(tmp_path / "cache"))
+    images = tmp_path / "images"
+    demo_character.write_dataset(images, count=12)
+    for index, path in enumerate(sorted(images.glob("*.png"))):  # two shapes, so that batches of one come in between
+        with Image.open(path) as image:
+            image.resize((96, 64) if index % 2 else (64, 64)).save(path)
+    settings = {"resolution": 64, "enable_bucket": True, "bucket_reso_steps": 32, "min_bucket_reso": 32}
+    bucketed = DiffusionLora("tiny-sd", str(images), settings, evaluation=ImageEvaluation(n_images=2, steps=2))
+    params = {"train_batch_size": 2, "max_train_epochs": 1}
+    (alone,) = trained(bucketed, tmp_path / "alone", {}, params)
+    (together,) = trained(DataParallel(bucketed, 2), tmp_path / "together", {}, params)
+    assert together.metrics["train_loss"] == pytest.approx(alone.metrics["train_loss"], rel=1e-4)
+
+
 def test_a_trial_restored_on_two_processes_goes_on_as_if_never_stopped(trainer, tmp_path, shared):
     through = trained(DataParallel(trainer, 2), tmp_path / "through", shared)
     folder, saved = tmp_path / "stopped", tmp_path / "saved"
@@ -113,6 +129,8 @@ def test_a_trial_past_its_time_ends_on_all_of_them(trainer, tmp_path, shared):
     with pytest.raises(TrialFailure) as caught:
         trained(DataParallel(limited, 2), tmp_path / "slow", shared)
     assert caught.value.cause is Cause.TRIAL_TIMEOUT
+    assert not any(member.is_alive() for member in parallel._group._members)
+    assert trained(DataParallel(trainer, 2), tmp_path / "next", shared, {"max_train_epochs": 1})[-1].final
 
 
 def test_two_processes_train_a_language_model_as_one_does(tmp_path):

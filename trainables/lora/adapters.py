@@ -11,6 +11,9 @@ from torch import nn
 
 from trainables.lora.layers import LoraLayer, lora_layer
 from trainables.lora.targets import Targets
+from tune_lora.errors import InputError, nearest
+
+_LENGTHS = "lora_magnitude_vector"
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,11 @@ class Adapter:
         Whatever fails on the way, such as memory, the models are left clean.
 
         Raises:
-            ValueError: a model has no layer that is meant.
+            InputError: no layer of a model is meant, or none begins as one of the shape's ranks is named.
+            ValueError: a model has an adapter already.
         """
         generator = torch.Generator().manual_seed(seed)
+        self._check_ranks()
         try:
             for part in self.parts:
                 self._attach(part, generator)
@@ -81,7 +86,15 @@ class Adapter:
             raise
         return self
 
+    def _check_ranks(self) -> None:
+        names = {name for part in self.parts for name, _ in part.model.named_modules()}
+        for prefix in sorted({prefix for part in self.parts for prefix in part.shape.ranks} - names):
+            known = {name for name in names if name and name.count(".") == prefix.count(".")}
+            raise InputError(f"rank of {prefix!r}: no layer's name begins so; {nearest(prefix, known)}")
+
     def _attach(self, part: Part, generator: torch.Generator) -> None:
+        if any(isinstance(module, LoraLayer) for module in part.model.modules()):
+            raise ValueError(f"{part.name} has an adapter already; detach it first")
         shape, found = part.shape, self._layers[part.name]
         for name, module in list(part.targets.layers(part.model, convolutions=shape.conv_rank > 0)):
             rank, alpha = shape.size_of(name, module)
@@ -95,7 +108,10 @@ class Adapter:
             _put(part.model, name, layer)
             found[name] = layer
         if not found:
-            raise ValueError(f"{part.name} ({type(part.model).__name__}) has no layer that an adapter could be put on")
+            kind = type(part.model).__name__
+            raise InputError(
+                f"{part.name} ({kind}) has no layer that an adapter could be put on; must have one at least"
+            )
 
     def detach(self) -> None:
         """Takes the layers away; the models are what they were."""
@@ -120,18 +136,21 @@ class Adapter:
         return [parameter for _, parameter in self._named()]
 
     def groups(self) -> list[dict[str, Any]]:
-        """Parameter groups with their learning rates ``lr``: one a part, or two where B has a rate of its own."""
+        """Parameter groups with their learning rates ``lr``: one a part, one more where B has a rate of its own, and
+        one for DoRA's lengths, which do not decay."""
         named = list(self._named())
         groups: list[dict[str, Any]] = []
         for part in self.parts:
             mine = [(name, value) for name, value in named if name.startswith(f"{part.name}.")]
-            if self.loraplus_ratio == 1:
-                groups.append({"params": [value for _, value in mine], "lr": part.rate})
-                continue
-            ups = [value for name, value in mine if ".lora_B." in name]
-            rest = [value for name, value in mine if ".lora_B." not in name]
+            lengths = [value for name, value in mine if name.endswith(_LENGTHS)]
+            ups = [value for name, value in mine if ".lora_B." in name] if self.loraplus_ratio != 1 else []
+            apart = {id(value) for value in (*lengths, *ups)}
+            rest = [value for _, value in mine if id(value) not in apart]
             groups.append({"params": rest, "lr": part.rate})
-            groups.append({"params": ups, "lr": part.rate * self.loraplus_ratio})
+            if ups:
+                groups.append({"params": ups, "lr": part.rate * self.loraplus_ratio})
+            if lengths:  # decay would shrink what the base has learnt
+                groups.append({"params": lengths, "lr": part.rate, "weight_decay": 0.0})
         return groups
 
     def largest(self) -> float:

@@ -21,6 +21,7 @@ from trainables.lora.conditioning import Conditioning
 from trainables.lora.diffusion_loss import validation_loss
 from trainables.lora.generation import generate, write_image_grid
 from trainables.lora.precision import DTYPES, autocast
+from trainables.lora.shared import forget
 from trainables.protocol import TrialContext
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def session_for(trainer: DiffusionLora, context: TrialContext) -> ImageSession:
     held = context.shared.get("diffusion_lora")
     if held is None or held[0] != key:
         data = trainer.load_dataset()
-        context.shared.clear()  # the old base goes before the new one comes
+        held = None
+        forget(context.shared)
         context.shared["diffusion_lora"] = held = (key, ImageSession(trainer, data, precision))
     session: ImageSession = held[1]
     return session

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class ImageBatch:
     """Rows of the dataset with the view (1: mirrored) and the caption of each. `mine` are the places of those that this
-    process trains on."""
+    process trains on; `seed` is that of the noise."""
 
     rows: Sequence[int]
     views: Sequence[int]
     captions: Sequence[str]
     mine: slice
+    seed: int
 
     @property
     def size(self) -> int:
@@ -86,8 +87,6 @@ class ImageTask:
     def steps(self, unit: int) -> Sequence[Sequence[ImageBatch]]:
         """An epoch in its own order, repeats counted."""
         rng = random.Random(f"{self.context.seed}:{unit}:order")
-        # Noise comes from the epoch's own generator, on the CPU: every device draws the same.
-        self._noise = torch.Generator().manual_seed(rng.randrange(2**62))
         batches = [self._batch(rows, rng) for rows in epoch_batches(self.session.data, self.batch_size, rng)]
         accumulation = int(self.settings.gradient_accumulation_steps)
         return [batches[start : start + accumulation] for start in range(0, len(batches), accumulation)]
@@ -96,15 +95,17 @@ class ImageTask:
         images = [self.session.data.train[row] for row in rows]
         views = [rng.randrange(image.views) for image in images]
         captions = [image.shown_caption(rng) for image in images]
-        return ImageBatch(rows, views, captions, slice(self.group.rank, None, self.group.size))
+        mine = slice(self.group.rank, None, self.group.size)
+        return ImageBatch(rows, views, captions, mine, seed=rng.randrange(2**62))
 
     def loss(self, batch: ImageBatch) -> torch.Tensor:
         """Mean error of the denoiser over this process's part of the batch. Noise is drawn for all of it, so that an
         image meets the same noise however many processes train."""
         session, base, mine = self.session, self.session.base, batch.mine
-        clean = session.latents.sample(batch.rows, batch.views, self._noise)
-        noise = draw_noise(clean.shape, self._noise, float(self.params.get("noise_offset", 0.0)))
-        timesteps = torch.randint(self.schedule.config.num_train_timesteps, (len(batch.rows),), generator=self._noise)
+        drawn = torch.Generator().manual_seed(batch.seed)  # on the CPU: every device draws the same
+        clean = session.latents.sample(batch.rows, batch.views, drawn)
+        noise = draw_noise(clean.shape, drawn, float(self.params.get("noise_offset", 0.0)))
+        timesteps = torch.randint(self.schedule.config.num_train_timesteps, (len(batch.rows),), generator=drawn)
         gamma = float(self.params.get("min_snr_gamma", 0.0))
         clean, noise, timesteps = (tensor[mine].to(base.device) for tensor in (clean, noise, timesteps))
         with session.autocast():

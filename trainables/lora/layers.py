@@ -13,6 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+_NO_LENGTH = 1e-24
+"""Squared: a row of zeros has no direction to keep, and must not divide by nought."""
+
 
 class LoraLayer(nn.Module):
     """``base(x) + scale * B(A(dropout(x)))``; with DoRA each output row of the summed weight has a trained length.
@@ -78,7 +81,7 @@ class LoraLayer(nn.Module):
     def _of_trained_length(self, plain: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
         assert self.lora_magnitude_vector is not None  # asked by the caller
         gain = self._per_output(self.lora_magnitude_vector / self.weight_norm()).to(plain.dtype)
-        bias: torch.Tensor | None = getattr(self.base_layer, "bias", None)
+        bias = self.bias
         if bias is None:
             return gain * (plain + update)
         offset = self._per_output(bias).to(plain.dtype)
@@ -93,9 +96,28 @@ class LoraLayer(nn.Module):
         frozen, down, up = self._frozen_rows(), self._rows(self.lora_A), self._rows(self.lora_B)
         if self._squared_norms is None:
             self._squared_norms = frozen.square().sum(1)
-        crossed = ((frozen @ down.T) * up).sum(1)
-        own = ((up @ (down @ down.T)) * up).sum(1)
-        return (self._squared_norms + 2 * self.scale * crossed + self.scale**2 * own).clamp_min(0).sqrt()
+        with torch.autocast(frozen.device.type, enabled=False):  # lengths are exact whatever the layer computes in
+            crossed = ((frozen @ down.T) * up).sum(1)
+            own = ((up @ (down @ down.T)) * up).sum(1)
+        squared = self._squared_norms + 2 * self.scale * crossed + self.scale**2 * own
+        return squared.clamp_min(_NO_LENGTH).sqrt()
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The summed weight, for models that read a layer's weight in place of calling it; of a quantised layer its
+        own, packed one."""
+        frozen, down, up = (_weight(layer) for layer in (self.base_layer, self.lora_A, self.lora_B))
+        if frozen.numel() != up.shape[0] * down[0].numel():
+            return frozen
+        summed = frozen.flatten(1) + self.scale * (up.flatten(1) @ down.flatten(1)).to(frozen.dtype)
+        if self.lora_magnitude_vector is not None:
+            summed = (self.lora_magnitude_vector / self.weight_norm()).to(frozen.dtype).unsqueeze(1) * summed
+        return summed.reshape(frozen.shape)
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """That of the frozen layer."""
+        return getattr(self.base_layer, "bias", None)
 
     def _frozen_rows(self) -> torch.Tensor:
         return self._rows(self.base_layer)

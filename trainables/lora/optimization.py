@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -104,10 +105,11 @@ class Optimization:
             for optimizer in self._optimizers:
                 optimizer.step()
             return
-        # An overflow at a high scale is half precision's everyday: the step is left out and the scale lowered. It is
-        # the gradient's own fault once there is hardly a scale left.
-        for optimizer in self._optimizers:
-            self._scaler.step(optimizer)
+        # An overflow at a high scale is half precision's everyday: the step is left out, for every optimizer, and the
+        # scale lowered. It is the gradient's own fault once there is hardly a scale left.
+        if math.isfinite(norm):
+            for optimizer in self._optimizers:
+                self._scaler.step(optimizer)
         self._scaler.update()
         if self._scaler.get_scale() < LEAST_SCALE:
             self._watch.gradient(norm, self.step_count)

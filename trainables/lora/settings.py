@@ -45,7 +45,7 @@ ENGINE_RULES: Mapping[str, Rule] = {
     "lr_scheduler_power": number(above=0),
     "lr_step_share": number(above=0, most=1),
     "lr_step_gamma": number(above=0, most=1),
-    "lr_warmup_steps": number(0),
+    "lr_warmup_steps": whole(0),
     "gradient_accumulation_steps": whole(1),
     "max_grad_norm": number(0),
     "weight_decay": number(0),

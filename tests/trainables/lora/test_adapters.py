@@ -10,6 +10,7 @@ from tests.trainables.lora.small import TARGETS, attached, engine_on, part, smal
 from trainables.lora.adapters import Adapter
 from trainables.lora.settings import EngineSettings
 from trainables.lora.targets import Targets
+from tune_lora.errors import InputError
 
 KINDS = {
     "lora": {},
@@ -82,14 +83,51 @@ def test_the_delta_added_to_the_weights_gives_the_same_outputs(model, kind):
 
 
 def test_ranks_by_prefix_keep_the_proportion_and_nought_leaves_layers_out(model):
-    adapter = attached(model, conv_rank=6, conv_alpha=3.0, ranks={"to": 1, "to_q": 8, "proj_in": 0})
+    adapter = attached(model, conv_rank=6, conv_alpha=3.0, ranks={"to_q": 8, "proj_in": 0})
     layers = adapter.layers()["model"]
-    assert {name: (layer.rank, layer.alpha) for name, layer in layers.items()} == {
-        "conv1": (6, 3.0),
-        "to_q": (8, 4.0),
-    } | {
-        "to_k": (4, 2.0)  # `to` is no whole step of its name
-    }
+    sizes = {name: (layer.rank, layer.alpha) for name, layer in layers.items()}
+    assert sizes == {"conv1": (6, 3.0), "to_q": (8, 4.0), "to_k": (4, 2.0)}
+
+
+@pytest.mark.parametrize("prefix", ["to", "to_Q", "to_q.lora_A"])
+def test_a_rank_of_layers_that_are_not_there_is_refused(model, prefix):
+    with pytest.raises(InputError, match=f"rank of '{prefix}': no layer's name begins so"):
+        attached(model, ranks={prefix: 8})
+    assert not any("lora_" in name for name, _ in model.named_parameters())
+
+
+def test_a_model_has_one_adapter_at_a_time(model):
+    first = attached(model)
+    with pytest.raises(ValueError, match="has an adapter already; detach it first"):
+        attached(model)
+    assert len(first.layers()["model"]) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layers_weight_is_the_summed_one_for_models_that_read_it(model, kind):
+    adapter = attached(model, conv_rank=2, **KINDS[kind])
+    train(engine_on(adapter), model, range(5))
+    for layer in adapter.layers()["model"].values():
+        torch.testing.assert_close(layer.weight, layer.base_layer.weight + layer.delta())
+        assert layer.weight.requires_grad and layer.bias is layer.base_layer.bias
+
+
+def test_a_row_of_zeros_is_no_trouble_to_dora(model):
+    model.to_q.weight[3] = 0
+    adapter = attached(model, dora=True)
+    train(engine_on(adapter, EngineSettings(lr_scheduler="constant")), model, range(5))
+    assert all(torch.isfinite(value).all() for value in adapter.state().values())
+
+
+def test_lengths_do_not_decay(model):
+    adapter = attached(model, rate=0.1, dora=True)
+    engine = engine_on(adapter, EngineSettings(lr_scheduler="constant", weight_decay=0.5))
+    before = adapter.state()
+    for parameter in adapter.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    engine.step()
+    for name, value in adapter.state().items():
+        assert torch.equal(value, before[name]) is not ("lora_A" in name)
 
 
 def test_a_rank_of_its_own_changes_convolutions_in_proportion(model):
@@ -121,6 +159,6 @@ def test_dropout_acts_in_training_only(model):
 def test_a_model_without_a_fitting_layer_is_named_and_left_clean(model):
     wrong = part(torch.nn.Sequential(torch.nn.ReLU()))
     adapter = Adapter([part(model), type(wrong)("other", wrong.model, 1e-3, wrong.shape, Targets(("x",)))])
-    with pytest.raises(ValueError, match=r"other \(Sequential\) has no layer"):
+    with pytest.raises(InputError, match=r"other \(Sequential\) has no layer"):
         adapter.attach(0)
     assert not any("lora_" in name for name, _ in model.named_parameters())

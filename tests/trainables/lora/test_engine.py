@@ -246,6 +246,25 @@ def test_an_overflow_in_fp16_is_left_out_and_only_a_lasting_one_is_an_explosion(
     assert caught.value.cause is Cause.GRADIENT_EXPLOSION
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_an_overflow_in_one_model_harms_no_other(optimizer, limit):
+    first, second = part(small(), 1e-2), part(small(1), 1e-2)
+    adapter = Adapter([first, type(second)("other", second.model, second.rate, second.shape, second.targets)]).attach(0)
+    chosen = EngineSettings(optimizer, "constant", max_grad_norm=limit, loraplus_lr_ratio=4.0)
+    engine = engine_on(adapter, chosen, 100, precision="fp16")
+    for step in range(3):
+        broken, sound = loss_of(first.model, step), loss_of(second.model, step)
+        if step == 1:
+            broken.register_hook(lambda gradient: gradient * float("nan"))
+        engine.accumulate([broken + sound], [1.0])
+        before = adapter.state()
+        engine.step()
+        if step == 1:
+            states_are_close(adapter.state(), before)
+    assert all(torch.isfinite(value).all() for value in adapter.state().values())
+
+
 def test_memory_that_cannot_be_had_is_a_cause_with_what_was_asked():
     with pytest.raises(TrialFailure) as caught, out_of_memory_is_a_cause():
         torch.empty(2**50, dtype=torch.uint8)

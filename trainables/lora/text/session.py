@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainables.lora.precision import autocast
+from trainables.lora.shared import forget
 from trainables.lora.text import base as bases
 from trainables.lora.text import dataset
 from trainables.lora.text.batches import Batch, Row, evaluation_batches, pack
@@ -93,7 +94,8 @@ def session_for(trainer: LlmLora, context: TrialContext, params: Params) -> Text
     key = repr((trainer, precision, quantization))
     held = context.shared.get(_KEY)
     if held is None or held[0] != key:
-        context.shared.clear()  # the old base goes before the new one comes
+        held = None
+        forget(context.shared)
         context.shared[_KEY] = held = (key, TextSession(trainer, precision, quantization))
     session: TextSession = held[1]
     return session

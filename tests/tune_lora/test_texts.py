@@ -12,7 +12,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.trainables.lora.text import small_model
-from tune_lora import single, spec, store, study, texts
+from trainables.protocol import TrialContext
+from tune_lora import build, single, spec, store, study, texts
 from tune_lora.cli import main
 from tune_lora.errors import InputError
 
@@ -62,6 +63,21 @@ def test_the_baseline_ran_first_to_its_end_and_every_trial_is_told_in_percent_of
     kept = store.load_study(results).user_attrs[store.IMPROVEMENT]
     told = {row["number"]: float(row["improvement_percent"]) for row in rows if row["improvement_percent"]}
     assert kept == pytest.approx(told) and len(kept) == record.count("complete")
+
+
+@pytest.mark.parametrize("fixed", [{"precision": "bf16"}, {"quantization": "int8"}], ids=["bf16", "int8"])
+def test_the_untrained_base_is_judged_as_the_trials_are(
+    described: spec.StudySpec, ray_session: None, tmp_path: Path, fixed: dict[str, str]
+) -> None:
+    fixed = {"max_steps": 1, "lr_warmup_steps": 0} | fixed
+    given = described.as_mapping() | {"name": "held", "fixed": fixed, "results": str(tmp_path)}
+    record = study.run(spec.from_mapping(given, "test"), n_trials=1)
+    plain, held = (
+        build.text_trainer(described).prepare(TrialContext(params, tmp_path))["baseline"]["val_loss"]
+        for params in ({}, fixed)
+    )
+    assert record.untrained == pytest.approx(held, rel=1e-6)
+    assert held != pytest.approx(plain, rel=1e-6)
 
 
 def test_the_study_says_what_its_numbers_are(results: Path) -> None:

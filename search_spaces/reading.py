@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +63,13 @@ def with_preset(source: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[st
     return changed
 
 
-def with_fixed(source: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A space's mapping with values fixed; a parameter among them is no longer searched."""
+def with_fixed(
+    source: Mapping[str, Any], values: Mapping[str, Any], instead_of: Collection[str] = ()
+) -> dict[str, Any]:
+    """A space's mapping with values fixed, in place of those named; a parameter among them is no longer searched."""
     changed = copy.deepcopy(dict(source))
-    changed["fixed"] = {**changed.get("fixed", {}), **values}
+    kept = {name: value for name, value in changed.get("fixed", {}).items() if name not in instead_of}
+    changed["fixed"] = {**kept, **values}
     for name in values:
         changed["parameters"].pop(name, None)
         changed.get("external", {}).pop(name, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -101,16 +101,16 @@ class Space:
             raise InputError(f"preset: got {name!r}; {nearest(name, self.presets) or f'{self.name} has no presets'}")
         return reading.from_mapping(reading.with_preset(self.source, self.presets[name]), self.name)
 
-    def with_fixed(self, values: Mapping[str, Any]) -> Space:
+    def with_fixed(self, values: Mapping[str, Any], *, instead_of: Collection[str] = ()) -> Space:
         """The space with values fixed: a fixed value is replaced, a parameter is pinned to its value, another name is
-        added.
+        added. The space's own fixed values of `instead_of` are left out.
         """
         from search_spaces import reading
 
         for name in values:
             if name in self.derived:
                 raise InputError(f"fixed.{name}: is derived ({self.derived[name].text}); fix what it is derived from")
-        return reading.from_mapping(reading.with_fixed(self.source, values), self.name)
+        return reading.from_mapping(reading.with_fixed(self.source, values, instead_of), self.name)
 
     @cached_property
     def order(self) -> tuple[str, ...]:

@@ -41,6 +41,8 @@ MEASURED_BY_CLOCK = ("tokens_per_second", "train_tokens_per_second", "peak_memor
 REPORTS = 20
 """Of a trial, unless it is said how often."""
 EFFECTIVE_BATCH_SIZE = 4
+SAID_TWICE = (("epochs", "max_steps"), ("effective_batch_size", "gradient_accumulation_steps"))
+"""Settings that say the same thing in two ways; the second wins."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,29 @@ class LlmLora:
         missing = [name for name in REQUIRED if name not in params]
         found = [f"{name} is missing; the text LoRA trainer needs {', '.join(REQUIRED)}" for name in missing]
         found += mistakes(params, RULES)
-        return found or [*self._of_batches(params), *self._of_quantization(params)]
+        return found or [*self._of_steps(params), *self._of_batches(params), *self._of_quantization(params)]
+
+    @staticmethod
+    def _of_steps(params: Params) -> list[str]:
+        if not {"epochs", "max_steps"} <= params.keys():
+            return []
+        return [
+            f"epochs: got {params['epochs']} beside max_steps {params['max_steps']}, which wins; must be left out, or "
+            "max_steps"
+        ]
 
     def _of_batches(self, params: Params) -> list[str]:
-        batch_size = int(params.get("batch_size", 1))
+        batch_size, accumulation = self.batching(params)
         effective = int(params.get("effective_batch_size", EFFECTIVE_BATCH_SIZE))
-        if "gradient_accumulation_steps" in params or effective % batch_size == 0:
+        if "gradient_accumulation_steps" in params:
+            if params.get("effective_batch_size", batch_size * accumulation) == batch_size * accumulation:
+                return []
+            return [
+                f"effective_batch_size: got {effective} beside gradient_accumulation_steps {accumulation}, which wins "
+                f"and makes {batch_size * accumulation} with batch_size {batch_size}; must be left out, or "
+                "gradient_accumulation_steps"
+            ]
+        if effective % batch_size == 0:
             return []
         return [f"effective_batch_size: got {effective} with batch_size {batch_size}; must be a multiple of it"]
 

@@ -108,7 +108,15 @@ def space_of(spec: StudySpec) -> Space:
         space = space.preset(spec.preset)
     # What rules may ask for and the study decides: how numbers are held, and that every step is looked at.
     decided = {"precision": spec.precision, "nan_check_every_steps": 1}
-    return space.with_fixed({name: value for name, value in decided.items() if name in space.external} | spec.fixed)
+    values = {name: value for name, value in decided.items() if name in space.external} | spec.fixed
+    return space.with_fixed(values, instead_of=_said_otherwise(spec))
+
+
+def _said_otherwise(spec: StudySpec) -> set[str]:
+    """Fixed values of the space that the study's own take the place of: ``max_steps`` that of ``epochs``, say."""
+    pairs = llm_lora.SAID_TWICE if spec.trainer == "llm_lora" else ()
+    both_ways = [*pairs, *((other, one) for one, other in pairs)]
+    return {one for one, other in both_ways if other in spec.fixed and one not in spec.fixed}
 
 
 def trainer_of(spec: StudySpec) -> Trainer:

@@ -30,7 +30,7 @@ class TextSpec(BaseModel):
     packing: bool = Field(False, description="several examples in one row; they do not see each other")
     quantization: Literal["none", "int8", "nf4"] = Field("none", description="of the frozen base (QLoRA)")
     report_every: int | None = Field(None, ge=1, description="steps; null: about 20 reports a trial")
-    samples: int = Field(4, ge=0, le=8, description="completions that are kept where somebody decides")
+    samples: int = Field(4, ge=0, le=8, description="completions that are kept at the end of a trial")
 
     def settings(self) -> TextSettings:
         """How the examples become tokens."""

@@ -221,6 +221,11 @@ def test_a_trial_past_its_time_ends_with_a_cause(folder, questions, tmp_path, sh
         ({"learning_rate": "1e-4"}, "learning_rate: got '1e-4'; must be a number"),
         ({"batch_size": 3}, "effective_batch_size: got 4 with batch_size 3; must be a multiple of it"),
         ({"max_steps": 0}, "max_steps: got 0"),
+        (
+            {"effective_batch_size": 6, "gradient_accumulation_steps": 5},
+            "effective_batch_size: got 6 beside gradient_accumulation_steps 5, which wins and makes 10 with "
+            "batch_size 2; must be left out, or gradient_accumulation_steps",
+        ),
         ({"quantization": "nf8"}, "quantization: got 'nf8'"),
         ({"quantization": "nf4", "use_dora": True}, "use_dora: got true with quantization nf4; must be false"),
         ({"optimizer_type": "Adam"}, "did you mean 'AdamW'"),
@@ -230,6 +235,22 @@ def test_a_trial_past_its_time_ends_with_a_cause(folder, questions, tmp_path, sh
 def test_what_is_wrong_with_a_configuration_is_said_before_anything_is_loaded(changes, message) -> None:
     (mistake,) = LlmLora("nowhere", "nothing").check(PARAMS | changes)
     assert message in mistake
+
+
+def test_a_length_said_twice_is_a_mistake_unless_both_mean_the_same() -> None:
+    trainer = LlmLora("nowhere", "nothing")
+    twice = {"effective_batch_size": 10, "gradient_accumulation_steps": 5}
+    assert trainer.check(PARAMS | twice) == []
+    (mistake,) = trainer.check(PARAMS | {"epochs": 2})
+    assert mistake == "epochs: got 2 beside max_steps 12, which wins; must be left out, or max_steps"
+
+
+def test_rows_longer_than_the_model_has_positions_are_refused(tmp_path, questions) -> None:
+    model = small_model.write_model(tmp_path / "model", max_position_embeddings=48)
+    with pytest.raises(InputError) as caught:
+        LlmLora(str(model), str(questions), TextSettings(max_length=64)).prepare(context(tmp_path, {}))
+    assert str(caught.value) == "max_length: got 64; must be at most 48, the positions that the base model has"
+    LlmLora(str(model), str(questions), TextSettings(max_length=48)).prepare(context(tmp_path, {}))
 
 
 def test_packing_with_a_model_that_cannot_is_refused(tmp_path, questions, monkeypatch) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.trainables.lora.text import small_model
 from tests.tune_lora.studies import RATES
 from trainables import demo_character
 from trainables.curve import Curve
@@ -112,6 +113,34 @@ def test_fixed_values_of_the_study_are_those_of_every_trial(character):
     space = build.plan(study(character, fixed={"network_dim": 16, "max_grad_norm": 0.3})).space
     assert "network_dim" not in space.parameters
     assert {(config["network_dim"], config["max_grad_norm"]) for config in space.examples()} == {(16, 0.3)}
+
+
+@pytest.mark.parametrize(
+    ("fixed", "left_out"),
+    [
+        ({"max_steps": 12}, {"epochs"}),
+        ({"gradient_accumulation_steps": 2}, {"effective_batch_size"}),
+        ({"epochs": 2, "effective_batch_size": 8}, set()),
+    ],
+    ids=["steps", "accumulation", "same"],
+)
+def test_what_a_text_study_fixes_takes_the_place_of_what_its_space_says_otherwise(tmp_path, fixed, left_out):
+    space = build.plan(text_study(tmp_path, fixed=fixed)).space
+    assert {"epochs", "effective_batch_size"} - space.fixed.keys() == left_out
+    assert fixed.items() <= space.fixed.items()
+
+
+def test_what_a_text_study_itself_says_twice_is_a_mistake(tmp_path):
+    with pytest.raises(InputErrors) as caught:
+        build.plan(text_study(tmp_path, fixed={"epochs": 2, "max_steps": 12}))
+    (line,) = caught.value.mistakes
+    assert line == "space: epochs: got 2 beside max_steps 12, which wins; must be left out, or max_steps"
+
+
+def text_study(folder: Path, **changes: Any) -> spec.StudySpec:
+    data = small_model.write_data(folder / "questions.jsonl")
+    given = {"name": "text", "trainer": "llm_lora", "base": "a/b", "text": {"path": str(data)}, "space": "llm_lora"}
+    return spec.from_mapping(given | changes, "test")
 
 
 def test_the_demo_character_is_drawn_into_the_cache_once(cache):

@@ -49,6 +49,12 @@ class TextBase:
         known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(int(token) for token in known if token is not None)
 
+    def require_positions(self, length: int) -> None:
+        """Raises InputError where rows of `length` tokens are longer than the model has positions for."""
+        most = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(most, int) and length > most:
+            raise InputError(f"max_length: got {length}; must be at most {most}, the positions that the base model has")
+
     def targets(self, name: str) -> Targets:
         """The layers of ``attention``, or of ``all``: every linear layer but the head.
 

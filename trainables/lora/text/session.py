@@ -33,6 +33,7 @@ class TextSession:
     def __init__(self, trainer: LlmLora, precision: str, quantization: str) -> None:
         self.trainer, self.precision, self.quantization = trainer, precision, quantization
         self.base = bases.load(trainer.base, precision=precision, quantization=quantization)
+        self.base.require_positions(trainer.settings.max_length)
         self.split: Split = dataset.split(Path(trainer.data), trainer.settings)
         self.data: TextData = dataset.tokenise(self.split, self.base.tokenizer, trainer.settings)
         self.rows = rows_of(self.data, trainer.settings)

@@ -22,8 +22,9 @@ from transformers.utils import logging as transformers_logging
 from trainables.lora.paths import cache_folder
 from trainables.lora.precision import DTYPES
 from trainables.lora.targets import Targets
+from trainables.lora.text.hub import folder_of_hub_model
 from trainables.lora.text.quantization import keep_trainable, quantization_config
-from trainables.lora.text.sources import TextSource, digest_of, folder_of_hub_model, identity_of, resolve
+from trainables.lora.text.sources import TextSource, digest_of, identity_of, resolve
 from tune_lora.errors import InputError
 
 ATTENTION = (

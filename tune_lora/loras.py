@@ -63,18 +63,20 @@ def generate(
     from trainables.lora import base as bases
     from trainables.lora import generation, lora_files
     from trainables.lora.lora_tensors import read_lora
+    from trainables.lora.precision import DTYPES, autocast
 
-    file = read_lora(found.file)
+    file, precision = read_lora(found.file), _precision(found.spec)
     if base is None and found.spec is not None:
-        loaded = bases.load(found.spec.base, prediction_type=found.spec.prediction_type)
+        loaded = bases.load(found.spec.base, dtype=DTYPES[precision], prediction_type=found.spec.prediction_type)
     else:
-        loaded = bases.load(base or TINY_SD)
+        loaded = bases.load(base or TINY_SD, dtype=DTYPES[precision])
     lora_files.adapter_of_file(file, loaded.models)
     shown = (texts * math.ceil(n / len(texts)))[:n]
-    images = generation.generate(
-        loaded.pipeline, shown, range(seed, seed + n), steps=steps, guidance=guidance,
-        size=chosen_size or file.resolution or _trained_at(found.spec),
-    )  # fmt: skip
+    with autocast(loaded.device, precision):
+        images = generation.generate(
+            loaded.pipeline, shown, range(seed, seed + n), steps=steps, guidance=guidance,
+            size=chosen_size or file.resolution or _trained_at(found.spec),
+        )  # fmt: skip
     title = f"{found.file.parent.name}/{found.file.name}"
     return generation.write_image_grid(output, images, shown, title=title)
 
@@ -119,7 +121,7 @@ def evaluate(
     if chosen_size is not None:
         settings = {**trainer.dataset_settings, "resolution": chosen_size}
         trainer = replace(trainer, dataset_settings=settings)
-    judge = replace(trainer, base=chosen_base, evaluation=evaluation)
+    judge = replace(trainer, base=chosen_base, evaluation=evaluation, precision=_precision(spec or found.spec))
     return lora_evaluation.evaluate_with_dataset(found.file, judge, sheet=output, threads=threads)
 
 
@@ -141,6 +143,11 @@ def _source(source: Path) -> _Source:
     if not file.is_file():
         raise InputError(f"{file} does not exist; must be there once a trial has completed")
     return _Source(file, spec, tuple(record.calibration.get("prompts") or spec.evaluation.prompts))
+
+
+def _precision(spec: StudySpec | None) -> str:
+    """Of the base: the study's, where there is one."""
+    return "fp32" if spec is None else str(build.common(spec)["precision"])
 
 
 def _images_only(spec: StudySpec, source: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tune_lora import sources
+from trainables.lora.text.sources import resolve
+from tune_lora import build, sources
 from tune_lora.errors import InputError
 from tune_lora.sources import DATABASE, STUDY_FILE
 from tune_lora.spec import StudySpec
@@ -55,7 +57,7 @@ def complete(
 
     `source` is a results folder (its best LoRA), a folder that `train` made, or an adapter in peft's layout. A prompt
     is a user's turn where the LoRA was trained on turns. Without any, `n` of the study's held-out ones are answered.
-    `base` is the study's, or what the adapter says, unless given.
+    `base` is the study's, or what the adapter says, unless given; it is held as it was in training.
 
     Raises:
         InputError: there is no LoRA, or it does not fit the base.
@@ -72,11 +74,8 @@ def complete(
 
     require_adapter(found.adapter)
     told = provenance_of(found.adapter)
-    chosen = base or (found.spec.base if found.spec else told.get("base"))
-    if not chosen:
-        raise InputError(f"{source}: says of no base what it was trained on; give it with --base")
-    precision = found.spec.precision if found.spec else "fp32"
-    loaded = bases.load(str(chosen), precision=precision)
+    precision, quantization = _held(found.spec, told)
+    loaded = bases.load(base or _base(found), precision=precision, quantization=quantization)
     load_adapter(loaded, found.adapter)
     template = told.get("template")
     known = [Prompt(text, template == "chat") for text in found.prompts[:n]]
@@ -85,6 +84,31 @@ def complete(
         loaded, shown, autocast(loaded.device, precision), max_new_tokens=max_tokens, temperature=temperature, seed=seed
     )
     return [Written(prompt, text) for prompt, text in zip(prompts or found.prompts[:n], said, strict=True)]
+
+
+def _base(found: _Source) -> str:
+    """The base of the study, else what the adapter says."""
+    from trainables.lora.text.export import base_of
+
+    if found.spec is not None:
+        return found.spec.base
+    said = base_of(found.adapter)
+    if said is None:
+        raise InputError(f"{found.adapter}: says of no base what it was trained on; give it with --base")
+    try:
+        resolve(said)
+    except InputError:
+        raise InputError(
+            f"{found.adapter}: says that it was trained on {said!r}, which is not here; give it with --base"
+        ) from None
+    return said
+
+
+def _held(spec: StudySpec | None, told: Mapping[str, Any]) -> tuple[str, str]:
+    """Precision and quantization of the base: as the adapter says that it was trained, else as its study has it."""
+    params = told.get("params")
+    known = (build.common(spec) if spec else {}) | (params if isinstance(params, dict) else {}) | dict(told)
+    return str(known.get("precision", "fp32")), str(known.get("quantization", "none"))
 
 
 def _source(source: Path) -> _Source:

@@ -74,6 +74,22 @@ def test_a_size_that_is_none_is_one_line(lora: Path, tmp_path: Path, size: str) 
         loras.generate(lora, output=tmp_path / "a.png", prompts=PROMPTS, size=size)
 
 
+@pytest.mark.parametrize("said", [{"precision": "bf16"}, {"fixed": {"precision": "bf16"}}], ids=["study", "fixed"])
+def test_the_base_is_held_as_the_study_has_it(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict
+) -> None:
+    seen = []
+    real = bases.load
+    monkeypatch.setattr(bases, "load", lambda *a, **kw: seen.append(real(*a, **kw)) or seen[-1])
+    made(tmp_path / "trained" / "lora")
+    seen.clear()
+    document = {"name": "mine", "dataset": {"path": str(images)}, "space": "lora_tiny"} | said
+    (tmp_path / "trained" / "study.yaml").write_text(yaml.safe_dump(document))
+    loras.generate(tmp_path / "trained", output=tmp_path / "a.png", prompts=PROMPTS[:1], n=1, steps=1)
+    loras.evaluate(tmp_path / "trained", output=tmp_path / "b.png", n=2)
+    assert [base.unet.dtype for base in seen] == [torch.bfloat16] * 2
+
+
 def test_a_file_is_scored_by_a_dataset(lora: Path, images: Path, tmp_path: Path) -> None:
     found = loras.evaluate(lora, output=tmp_path / "sheet.png", dataset=images, n=3, seed=5)
     assert {"score", "identity", "val_loss", "failures", "lpips_diversity", "clip_consistency"} <= set(found.metrics)

@@ -12,6 +12,9 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.trainables.lora.text import small_model
+from trainables.llm_lora import LlmLora
+from trainables.lora.text import base as bases
+from trainables.lora.text.settings import TextSettings
 from trainables.protocol import TrialContext
 from tune_lora import build, single, spec, store, study, texts
 from tune_lora.cli import main
@@ -117,10 +120,64 @@ def test_an_adapter_that_does_not_say_its_base_needs_one(place: Path, results: P
     silent = place / "silent"
     shutil.copytree(results / "best", silent)
     (silent / "tune_lora.json").unlink()
+    with pytest.raises(
+        InputError, match="that it was trained on 'small-qwen2', which is not here; give it with --base"
+    ):
+        texts.complete(silent, prompts=["a"])
+    said = json.loads((silent / "adapter_config.json").read_text())
+    (silent / "adapter_config.json").write_text(json.dumps(said | {"base_model_name_or_path": None}))
     with pytest.raises(InputError, match="says of no base what it was trained on; give it with --base"):
         texts.complete(silent, prompts=["a"])
     with pytest.raises(InputError, match="no prompts are known; give some with --prompt"):
         texts.complete(silent)
+
+
+def test_an_adapter_made_elsewhere_says_its_base_to_peft(place: Path, results: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(results / "best", other)
+    (other / "tune_lora.json").unlink()
+    said = json.loads((other / "adapter_config.json").read_text())
+    (other / "adapter_config.json").write_text(
+        json.dumps(said | {"base_model_name_or_path": str(place / "small-qwen2")})
+    )
+    asked = ["What is a black plum?"]
+    assert texts.complete(other, prompts=asked, max_tokens=4) == texts.complete(
+        other, base=str(place / "small-qwen2"), prompts=asked, max_tokens=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("[1, 2]", "tune_lora.json: is no JSON object"),
+        ("{", "tune_lora.json: is no JSON object"),
+        ('{"precision": "bf17"}', "precision: got 'bf17'; did you mean 'bf16'?"),
+        ('{"template": ["chat"]}', "template: got"),
+    ],
+)
+def test_a_damaged_provenance_is_one_clear_line(results: Path, tmp_path: Path, written: str, message: str) -> None:
+    shutil.copytree(results / "best", tmp_path / "best")
+    (tmp_path / "best" / "tune_lora.json").write_text(written)
+    with pytest.raises(InputError) as caught:
+        texts.complete(tmp_path / "best", prompts=["a"])
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("held", [{"precision": "bf16"}, {"quantization": "nf4"}], ids=["bf16", "nf4"])
+def test_the_base_is_held_as_it_was_in_training(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: dict[str, str]
+) -> None:
+    wide = small_model.write_model(tmp_path / "wide", **small_model.WIDE)
+    trainer = LlmLora(str(wide), str(place / "questions.jsonl"), TextSettings(max_length=64))
+    params = {"lora_rank": 4, "lora_alpha": 8, "learning_rate": 1e-3, "max_steps": 1} | held
+    (tmp_path / "trial").mkdir()
+    list(trainer.run(TrialContext(params, tmp_path / "trial")))
+    seen: list[dict[str, Any]] = []
+    real = bases.load
+    monkeypatch.setattr(bases, "load", lambda base, **options: seen.append(options) or real(base, **options))
+    (written,) = texts.complete(tmp_path / "trial", base=str(wide), prompts=["What is a fig?"], max_tokens=4)
+    assert seen == [{"precision": "fp32", "quantization": "none"} | held]
+    assert written.prompt == "What is a fig?"
 
 
 def test_cost_and_speed_may_be_objectives(described: spec.StudySpec, ray_session: None) -> None:

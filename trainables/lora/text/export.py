@@ -14,13 +14,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trainables.lora.adapters import Adapter
+from trainables.lora.choices import PRECISIONS
 from trainables.lora.layers import LoraLayer
 from trainables.lora.text.base import TextBase
 from trainables.lora.text.quantization import full_weight, is_quantised
-from tune_lora.errors import InputError
+from trainables.lora.text.settings import QUANTIZATIONS, TEMPLATES
+from tune_lora.errors import InputError, nearest
 
 MIB = 2**20
 ADAPTER, CONFIG, PROVENANCE = "adapter_model.safetensors", "adapter_config.json", "tune_lora.json"
+_WORDS = {"template": TEMPLATES[1:], "precision": PRECISIONS, "quantization": QUANTIZATIONS}
+"""What a provenance may say, where that is one of a few words."""
 _PREFIX = "base_model.model."
 
 
@@ -77,11 +81,38 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def provenance_of(folder: Path) -> dict[str, Any]:
-    """What `export_adapter` wrote of where an adapter comes from; of one made elsewhere nothing."""
+    """What `export_adapter` wrote of where an adapter comes from; of one made elsewhere nothing.
+
+    Raises:
+        InputError: the file cannot be what was written.
+    """
     path = folder / PROVENANCE
     if not path.is_file():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    found = _json_object(path)
+    for name, known in _WORDS.items():
+        if (value := found.get(name)) is not None and value not in known:
+            raise InputError(f"{path}: {name}: got {value!r}; {nearest(str(value), known)}")
+    return found
+
+
+def base_of(folder: Path) -> str | None:
+    """What an adapter says of the model it was trained on: in `tune_lora.json`, else to peft; None where it does not.
+
+    Raises:
+        InputError: one of the two files cannot be read.
+    """
+    own, peft = provenance_of(folder).get("base"), _json_object(folder / CONFIG).get("base_model_name_or_path")
+    return str(own or peft) if own or peft else None
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: is no JSON object; must be as it was written beside the adapter")
     return found
 
 

@@ -111,6 +111,8 @@ class TextTask:
             "seed": self.context.seed,
             "base": base if not Path(base).is_absolute() else Path(base).name,
             "base_sha256": self.session.base.identity,
+            "precision": self.session.precision,
+            "quantization": self.session.quantization,
             "dataset": Path(self.trainer.data).name,
             "template": self.session.data.template,
         }

@@ -32,6 +32,12 @@ def newest(trial_folder: Path) -> Path | None:
     return max((path for path in root.iterdir() if path.name.isdigit()), key=lambda path: int(path.name), default=None)
 
 
+def note(trial_folder: Path) -> str:
+    """What to add to the message of a trial that failed: where it could go on from."""
+    found = newest(trial_folder)
+    return f"; the last good checkpoint is {found.relative_to(trial_folder)}" if found is not None else ""
+
+
 def budget_of(checkpoint: Path) -> int:
     """The budget that a checkpoint folder stands at."""
     return int(checkpoint.name)

@@ -98,7 +98,9 @@ class _Adapter(tune.Trainable):
             if report.save is not None:
                 checkpoints.write(self._folder, report.budget, functools.partial(_save_both, report.save, result))
         except TrialFailure as failure:
-            return self._failed(failure.cause, failure.message + self._kept(), failure.metrics, started)
+            return self._failed(
+                failure.cause, failure.message + checkpoints.note(self._folder), failure.metrics, started
+            )
         except Exception as error:  # noqa: BLE001  # any bug in a trainer: its traceback is kept and the trial's cause is `crash`
             (self._folder / "traceback.txt").write_text(traceback.format_exc())
             return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", {}, started)
@@ -128,10 +130,6 @@ class _Adapter(tune.Trainable):
         }
         self._end()
         return self._result(metrics, started) | failed
-
-    def _kept(self) -> str:
-        newest = checkpoints.newest(self._folder)
-        return f"; the last good checkpoint is {newest.relative_to(self._folder)}" if newest is not None else ""
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         # What Ray keeps is only a note: the checkpoint itself stands in the trial's folder.

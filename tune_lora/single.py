@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from trainables import checkpoints
+from trainables.devices import gpu_count
+from trainables.parallel import on_devices
 from trainables.protocol import Report, Trainer, TrialContext, TrialFailure
 from tune_lora import atomic, build, exports, sources
 from tune_lora.errors import InputError, InputErrors, StudyError
 from tune_lora.sources import STUDY_FILE
-from tune_lora.spec import StudySpec, differences
+from tune_lora.spec import ResourcesSpec, StudySpec, differences
 
 RECORD = "training.json"
 """What a folder is the training of, and once it has ended what was measured."""
@@ -37,7 +39,8 @@ def train(
 
     The configuration is that of `config`, else the best of the study. Data, base and evaluation are the study's: a
     results folder, a study.db or a study file; without one, the study.yaml beside `config`. A folder in which the
-    same training was interrupted goes on from its last checkpoint. `merged` is for language models: the whole model
+    same training was interrupted goes on from its last checkpoint. Several processes train together where the study's
+    resources say so. `merged` is for language models: the whole model
     with the LoRA in it is written as well, to ``merged/``.
 
     Raises:
@@ -58,12 +61,19 @@ def train(
         params, folder, seed=seed, restore=checkpoints.newest(folder), threads=len(os.sched_getaffinity(0))
     )
     try:
-        last = _run(trainer, context, watch)
+        last = _run(on_devices(trainer, processes(spec.resources, gpu_count())), context, watch)
     except TrialFailure as failure:
-        raise StudyError(f"training ended with {failure.cause.value}: {failure.message}") from None
+        where = checkpoints.note(folder)
+        raise StudyError(f"training ended with {failure.cause.value}: {failure.message}{where}") from None
     _write_record(folder, params, seed, last.metrics)
     shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
     return folder
+
+
+def processes(resources: ResourcesSpec, gpus: int) -> int:
+    """How many processes train together on a machine with so many GPUs: as the study says, but one a GPU at most; where
+    it asks for GPUs and there are none, one."""
+    return min(resources.together, gpus) if gpus else resources.processes or 1
 
 
 def _with_epochs(spec: StudySpec, params: Mapping[str, Any], epochs: int) -> dict[str, Any]:

@@ -15,10 +15,11 @@ import yaml
 from safetensors.torch import load_file
 
 from search_spaces.space import Space
-from trainables import checkpoints, demo_character
+from trainables import checkpoints, demo_character, parallel
 from trainables.protocol import Report
 from tune_lora import single
 from tune_lora.errors import InputError, StudyError
+from tune_lora.spec import ResourcesSpec
 
 CURVES = {
     "name": "curves",
@@ -109,8 +110,33 @@ def test_a_folder_of_something_else_is_kept(study: Path) -> None:
 
 def test_a_training_that_fails_says_why(study: Path) -> None:
     study.write_text(yaml.safe_dump(CURVES | {"curve": {"nan_above": 1e-4}}))
-    with pytest.raises(StudyError, match="training ended with nan_loss"):
+    with pytest.raises(StudyError) as caught:
         train(study, "failed")
+    assert str(caught.value) == (
+        "training ended with nan_loss: loss is nan at epoch 2; the last good checkpoint is checkpoint/00000001"
+    )
+    assert (study.parent / "failed" / "checkpoint" / "00000001").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("resources", "gpus", "expected"),
+    [
+        ({}, 0, 1), ({}, 4, 1), ({"gpu": 2}, 4, 2), ({"gpu": 2}, 1, 1), ({"gpu": 2}, 0, 1), ({"gpu": 0.5}, 1, 1),
+        ({"processes": 2}, 0, 2), ({"processes": 3}, 2, 2), ({"processes": 2, "gpu": 4}, 8, 2),
+    ],
+)  # fmt: skip
+def test_as_many_processes_train_as_the_study_says_and_the_machine_has(resources, gpus, expected) -> None:
+    assert single.processes(ResourcesSpec(**resources), gpus) == expected
+
+
+def test_two_processes_train_what_one_does(study: Path) -> None:
+    alone, together = Watching(), Watching()
+    train(study, "alone", alone)
+    study.write_text(yaml.safe_dump(CURVES | {"resources": {"processes": 2, "gpu": 0}}))
+    train(study, "together", together)
+    assert parallel._group is not None and parallel._group.size == 2
+    parallel._group.kill()
+    assert together.budgets == alone.budgets and together.metrics == alone.metrics
 
 
 def test_an_interrupted_lora_is_the_one_that_was_never_interrupted(

@@ -76,6 +76,7 @@ def generate(
         images = generation.generate(
             loaded.pipeline, shown, range(seed, seed + n), steps=steps, guidance=guidance,
             size=chosen_size or file.resolution or _trained_at(found.spec),
+            scheduler=generation.sampler_of(file, loaded),
         )  # fmt: skip
     title = f"{found.file.parent.name}/{found.file.name}"
     return generation.write_image_grid(output, images, shown, title=title)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 
 from trainables.evaluation import Evaluation, Evaluator
 from trainables.lora import base as bases
@@ -94,14 +95,15 @@ class ImageSession:
         """Half precision where it was asked for."""
         return autocast(self.base.device, self.precision)
 
-    def evaluate(self) -> tuple[np.ndarray, Evaluation]:
-        """Images (N, H, W, 3) of the study's prompts and seeds at the dataset's resolution, and what they measure."""
+    def evaluate(self, scheduler: SchedulerMixin | None = None) -> tuple[np.ndarray, Evaluation]:
+        """Images (N, H, W, 3) of the study's prompts and seeds at the dataset's resolution, and what they measure.
+        `scheduler` samples them in place of the base's own."""
         chosen = self.trainer.evaluation
         seeds = [chosen.seed + index for index in range(len(self.prompts))]
         with self.autocast():
             images = generate(
                 self.base.pipeline, self.prompts, seeds, steps=chosen.steps, guidance=chosen.guidance,
-                size=self.data.settings.resolution,
+                size=self.data.settings.resolution, scheduler=scheduler,
             )  # fmt: skip
         return images, self.evaluator.evaluate(images, self.prompts)
 

@@ -18,6 +18,7 @@ from trainables.lora.collective import collective_of
 from trainables.lora.diffusion_loss import denoising_loss, draw_noise, training_schedule
 from trainables.lora.engine import LoraEngine
 from trainables.lora.export import export_lora
+from trainables.lora.generation import zero_terminal_sampler
 from trainables.lora.image_session import ImageSession
 from trainables.lora.kohya_layout import training_header
 from trainables.lora.optimization import Optimization
@@ -59,9 +60,10 @@ class ImageTask:
         self.batch_size = int(self.params.get("train_batch_size", session.data.settings.batch_size))
         self.settings = EngineSettings.from_params(self.params)
         self.group = collective_of(context.group)
-        self.schedule = training_schedule(
-            session.base, zero_terminal_snr=bool(self.params.get("zero_terminal_snr", False))
-        )
+        to_pure_noise = bool(self.params.get("zero_terminal_snr", False))
+        self.schedule = training_schedule(session.base, zero_terminal_snr=to_pure_noise)
+        # The base's own sampler never begins where this training ends, and could not show it.
+        self.sampler = zero_terminal_sampler(session.base.noise_schedule) if to_pure_noise else None
         self.adapter = adapter_of(session, self.params).attach(context.seed)
         try:
             total = self._steps_per_epoch() * trainer.horizon(self.params)
@@ -120,7 +122,7 @@ class ImageTask:
 
     def look(self, budget: int) -> tuple[dict[str, float], dict[str, Path]]:
         """Generates, measures, stores the grid; ends the trial when most images failed."""
-        images, evaluation = self.session.evaluate()
+        images, evaluation = self.session.evaluate(self.sampler)
         path = self.context.folder / "images" / f"epoch_{budget:03d}.png"
         title = f"trial {self.context.folder.name}, epoch {budget}"
         self.session.write_grid(path, images, evaluation, title)

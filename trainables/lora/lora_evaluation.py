@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from diffusers import SchedulerMixin
 
 from trainables.evaluation import Evaluation, Evaluator
 from trainables.lora import base as bases
 from trainables.lora.buckets import Size
-from trainables.lora.generation import generate
+from trainables.lora.generation import generate, sampler_of
 from trainables.lora.image_session import session_for
 from trainables.lora.lora_files import adapter_of_file
 from trainables.lora.lora_tensors import LoraFile, read_lora
@@ -75,8 +76,8 @@ def evaluate_with_dataset(path: Path, trainer: DiffusionLora, *, sheet: Path, th
     file = read_lora(path)
     session = session_for(trainer, TrialContext({}, sheet.parent, threads=threads))
 
-    def measured() -> tuple[np.ndarray, Evaluation]:
-        images, evaluation = session.evaluate()
+    def measured(scheduler: SchedulerMixin | None) -> tuple[np.ndarray, Evaluation]:
+        images, evaluation = session.evaluate(scheduler)
         return images, replace(evaluation, metrics={"val_loss": session.validation_loss(), **evaluation.metrics})
 
     return _compared(file, session.base, session.evaluator, tuple(session.prompts), measured, sheet)
@@ -105,10 +106,10 @@ def evaluate_alone(
     )
     prompts = filled(chosen.prompts, chosen.n_images)
 
-    def measured() -> tuple[np.ndarray, Evaluation]:
+    def measured(scheduler: SchedulerMixin | None) -> tuple[np.ndarray, Evaluation]:
         images = generate(
             loaded.pipeline, prompts, range(chosen.seed, chosen.seed + len(prompts)), steps=chosen.steps,
-            guidance=chosen.guidance, size=size or file.resolution,
+            guidance=chosen.guidance, size=size or file.resolution, scheduler=scheduler,
         )  # fmt: skip
         return images, evaluator.evaluate(images, prompts)
 
@@ -125,15 +126,15 @@ def _compared(
     base: bases.Base,
     evaluator: Evaluator,
     prompts: tuple[str, ...],
-    measured: Callable[[], tuple[np.ndarray, Evaluation]],
+    measured: Callable[[SchedulerMixin | None], tuple[np.ndarray, Evaluation]],
     sheet: Path,
 ) -> LoraEvaluation:
     adapter = adapter_of_file(file, base.models)  # first: a file that does not fit is refused before anything is drawn
     try:
-        images, found = measured()
+        images, found = measured(sampler_of(file, base))
     finally:
         adapter.detach()
-    plain_images, plain = measured()
+    plain_images, plain = measured(None)
     sections = [
         Section("untrained base", plain_images, prompts, plain.failed),
         Section(file.path.name, images, prompts, found.failed),

@@ -117,6 +117,11 @@ class LoraFile:
         } | {name: value for name, value in said.items() if value}
 
     @property
+    def ends_in_pure_noise(self) -> bool:
+        """Whether its header says that it was trained with a zero-terminal SNR."""
+        return self.header.get("ss_zero_terminal_snr") == "True"
+
+    @property
     def resolution(self) -> tuple[int, int] | None:
         """Width and height in pixels that it was trained at, where its header says so."""
         numbers = self.header.get("ss_resolution", "").strip("() ").split(",")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.trainables.lora import tiny_bases
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
-from trainables.lora import base
+from trainables.lora import base, image_session
 from trainables.lora.generation import generate
 from trainables.protocol import TrialContext
 
@@ -95,6 +95,40 @@ def test_options_of_the_loss_change_what_is_trained_and_not_how_it_is_judged(opt
     (changed,) = reports(folders["sd21"], pictures, tmp_path / "changed", **still, **option)
     assert changed.metrics["train_loss"] != pytest.approx(plain.metrics["train_loss"], rel=1e-6)
     assert changed.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-6)
+
+
+def test_images_of_a_zero_terminal_trial_begin_at_pure_noise_and_others_as_the_base_does(
+    folders, pictures, tmp_path, monkeypatch
+):
+    seen = []  # of each look: the sampler, and the noisiest timestep that the denoiser was shown
+    real = image_session.generate
+
+    def watched(pipeline, *args, **options):
+        timesteps = []
+
+        def look(_, given) -> None:
+            timesteps.append((int(given[1]), pipeline.scheduler))
+
+        hook = pipeline.unet.register_forward_pre_hook(look)
+        images = real(pipeline, *args, **options)
+        hook.remove()
+        seen.append((*max(timesteps, key=lambda one: one[0]), pipeline.scheduler))
+        return images
+
+    monkeypatch.setattr(image_session, "generate", watched)
+    trainer = DiffusionLora(
+        str(folders["sd21"]), str(pictures), BUCKETS, evaluation=ImageEvaluation(n_images=2, steps=4)
+    )
+    params, shared = PARAMS | {"max_train_epochs": 1, "text_encoder_lr": 0.0}, {}
+    for number, option in enumerate([{}, {"zero_terminal_snr": True}, {}]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        list(trainer.run(TrialContext(params=params | option, folder=folder, shared=shared, seed=1)))
+    (first, usual, base), (last, rescaled, after), again = seen
+    assert usual is base is after and again == (first, usual, base)
+    assert first < 999 and usual.alphas_cumprod[first] > 1e-3
+    assert last == 999 and rescaled.alphas_cumprod[last] < 1e-6
+    assert rescaled.config.prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize("name", tiny_bases.FAMILIES)

@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 from PIL import Image
 
 from tests.trainables.lora import pipelines
-from trainables.lora.generation import Section, generate, image_grid, write_comparison, write_image_grid
+from trainables.lora.base import Base
+from trainables.lora.generation import (
+    Section,
+    generate,
+    image_grid,
+    sampler_of,
+    write_comparison,
+    write_image_grid,
+    zero_terminal_sampler,
+)
+from trainables.lora.lora_tensors import LoraFile
 
 PROMPTS = ["glow, frontal view, happy smile", "glow, side view", "red apple"]
 QUICK = {"steps": 3, "guidance": 4.0}
@@ -68,6 +79,34 @@ def test_half_precision_denoises_and_full_precision_decodes(tmp_path):
 def test_sdxl_draws_too(tmp_path):
     drawn = generate(pipelines.stable_diffusion_xl(tmp_path), PROMPTS[:2], [1, 2], size=(64, 32), **QUICK)
     assert drawn.shape == (2, 32, 64, 3) and np.isfinite(drawn).all()
+
+
+def test_another_sampler_is_there_for_as_long_as_it_takes(pipeline, images):
+    own = pipeline.scheduler
+    other = zero_terminal_sampler(DDPMScheduler.from_config(own.config))
+    changed = generate(pipeline, PROMPTS, [1, 2, 3], scheduler=other, **QUICK)
+    assert not np.allclose(changed, images, atol=1e-3) and pipeline.scheduler is own
+    with pytest.raises(ValueError, match="height"):
+        generate(pipeline, PROMPTS, [1, 2, 3], size=(60, 60), scheduler=other, **QUICK)
+    assert pipeline.scheduler is own
+    assert (generate(pipeline, PROMPTS, [1, 2, 3], **QUICK) == images).all()
+
+
+@pytest.mark.parametrize(
+    ("said", "predicts", "is_other"),
+    [
+        ("True", "v_prediction", True),
+        ("True", "epsilon", False),
+        ("False", "v_prediction", False),
+        (None, "epsilon", False),
+    ],
+)
+def test_a_file_says_what_it_has_to_be_sampled_with(pipeline, tmp_path, said, predicts, is_other):
+    header = {} if said is None else {"ss_zero_terminal_snr": said}
+    schedule = DDPMScheduler.from_config(pipeline.scheduler.config, prediction_type=predicts)
+    sampler = sampler_of(LoraFile(tmp_path, (), header), Base(pipeline, schedule, "", torch.device("cpu")))
+    assert (sampler is not None) == is_other
+    assert sampler is None or (sampler.alphas_cumprod[-1] == 0 and sampler.config.timestep_spacing == "trailing")
 
 
 def test_dropout_is_off_while_generating_and_on_again_after(pipeline, images):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,9 @@ def load_adapter(base: TextBase, folder: Path) -> None:
 
     require_adapter(folder)
     try:
-        wrapped = PeftModel.from_pretrained(base.model, str(folder))
+        with warnings.catch_warnings():  # peft asks transformers by a name that is going out of use
+            warnings.filterwarnings("ignore", ".*is_gradient_checkpointing.*", FutureWarning)
+            wrapped = PeftModel.from_pretrained(base.model, str(folder))
     except (ValueError, RuntimeError, KeyError) as error:
         raise InputError(f"{folder}: does not fit the base {base.label} ({str(error).splitlines()[0]})") from None
     names = {name.removeprefix(_PREFIX).removesuffix(".weight") for name in load_file(folder / ADAPTER)}

@@ -109,18 +109,26 @@ class LoraLayer(nn.Module):
         frozen, down, up = (_weight(layer) for layer in (self.base_layer, self.lora_A, self.lora_B))
         if frozen.numel() != up.shape[0] * down[0].numel():
             return frozen
-        summed = frozen.flatten(1) + self.scale * (up.flatten(1) @ down.flatten(1)).to(frozen.dtype)
+        summed = self._as_rows(frozen) + self.scale * (up.flatten(1) @ down.flatten(1)).to(frozen.dtype)
         if self.lora_magnitude_vector is not None:
             summed = (self.lora_magnitude_vector / self.weight_norm()).to(frozen.dtype).unsqueeze(1) * summed
-        return summed.reshape(frozen.shape)
+        return self._as_weight(summed)
 
     @property
     def bias(self) -> torch.Tensor | None:
         """That of the frozen layer."""
         return getattr(self.base_layer, "bias", None)
 
+    def _as_rows(self, weight: torch.Tensor) -> torch.Tensor:
+        """The frozen layer's weight as a row for each output."""
+        return weight.flatten(1)
+
+    def _as_weight(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows in the shape of the frozen layer's weight."""
+        return rows.reshape(_weight(self.base_layer).shape)
+
     def _frozen_rows(self) -> torch.Tensor:
-        return self._rows(self.base_layer)
+        return self._as_rows(_weight(self.base_layer).detach().float())
 
     @staticmethod
     def _rows(layer: nn.Module) -> torch.Tensor:
@@ -133,7 +141,7 @@ class LoraLayer(nn.Module):
         if self.lora_magnitude_vector is not None:
             gain = (self.lora_magnitude_vector / self.weight_norm()).unsqueeze(1)
             update = gain * (self._frozen_rows() + update) - self._frozen_rows()
-        return update.reshape(_weight(self.base_layer).shape)
+        return self._as_weight(update)
 
 
 class LoraLinear(LoraLayer):
@@ -183,12 +191,16 @@ def _weight(module: nn.Module) -> torch.Tensor:
     return weight
 
 
+KINDS: dict[type[nn.Module], type[LoraLayer]] = {nn.Linear: LoraLinear, nn.Conv2d: LoraConv2d}
+"""The LoRA layer of each kind of frozen layer."""
+
+
 def can_be_adapted(module: nn.Module) -> bool:
     """Whether there is a LoRA layer for a module."""
-    return isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    return isinstance(module, tuple(KINDS)) and getattr(module, "groups", 1) == 1
 
 
 def lora_layer(base_layer: nn.Module, rank: int, alpha: float, **options: bool | float) -> LoraLayer:
     """The LoRA layer of a linear or convolution layer."""
-    kind = LoraConv2d if isinstance(base_layer, nn.Conv2d) else LoraLinear
+    kind = next(kind for frozen, kind in KINDS.items() if isinstance(base_layer, frozen))
     return kind(base_layer, rank, alpha, **options)  # type: ignore[arg-type]  # options are those of LoraLayer

@@ -27,7 +27,7 @@ class Targets:
         for name, module in model.named_modules():
             if not can_be_adapted(module) or isinstance(module, LoraLayer) or _ends(name, self.without):
                 continue
-            if _ends(name, ends) if ends else isinstance(module, nn.Linear):
+            if _ends(name, ends) if ends else not isinstance(module, nn.Conv2d):
                 yield name, module
 
 

@@ -7,7 +7,7 @@ import io
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from trainables.lora.layers import can_be_adapted
 from trainables.lora.paths import cache_folder
 from trainables.lora.precision import DTYPES
 from trainables.lora.targets import Targets
+from trainables.lora.text import conv1d as _conv1d  # noqa: F401  # with it, GPT-2's layers can be adapted
 from trainables.lora.text.hub import folder_of_hub_model
 from trainables.lora.text.quantization import keep_trainable, quantization_config
 from trainables.lora.text.sources import TextSource, digest_of, identity_of, resolve
@@ -29,9 +31,12 @@ from tune_lora.errors import InputError
 
 ATTENTION = (
     "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "query_key_value", "query", "key", "value", "Wqkv", "dense",
-    "out_proj", "c_attn", "c_proj",
+    "out_proj", "c_attn", "attn.c_proj",
 )  # fmt: skip
 """What the linear layers around attention are called in the families of models."""
+_READ_BY_MAMBA = ("dt_proj", "out_proj")
+_OF_EXPERTS = 3
+"""Dimensions of weights that several experts have together."""
 
 
 @dataclass
@@ -62,17 +67,39 @@ class TextBase:
         Raises:
             InputError: the model has no such layer.
         """
-        head = self.model.get_output_embeddings()
-        heads = tuple(found for found, module in self.model.named_modules() if module is head)
-        targets = Targets(ATTENTION, without=heads) if name == "attention" else Targets(without=heads)
+        without = tuple(self._left_out())
+        targets = Targets(ATTENTION, without=without) if name == "attention" else Targets(without=without)
         if not any(True for _ in targets.layers(self.model)):
             kind = type(self.model).__name__
-            linear = sum(isinstance(module, nn.Linear) for module in self.model.modules())
+            linear = sum(can_be_adapted(module) for module in self.model.modules())
             raise InputError(
                 f"base {self.label}: {kind} has no linear layer for lora_targets {name}; must be a model with some "
                 f"({linear} linear layers in all)"
             )
         return targets
+
+    def _left_out(self) -> Iterator[str]:
+        """The head, and layers whose weights the model reads in place of calling them: no other reader of an adapter,
+        peft's least of all, would notice it there."""
+        head = self.model.get_output_embeddings()
+        for name, module in self.model.named_modules():
+            if module is head:
+                yield name
+            if "Mamba" in type(module).__name__:
+                yield from (f"{name}.{child}" for child in _READ_BY_MAMBA if hasattr(module, child))
+
+    def notes(self) -> list[str]:
+        """What a person should know of the model."""
+        experts = {
+            type(module).__name__: None
+            for module in self.model.modules()
+            if not isinstance(module, nn.Conv1d)
+            for parameter in module.parameters(recurse=False)
+            if parameter.ndim == _OF_EXPERTS
+        }
+        if not experts:
+            return []
+        return [f"experts ({', '.join(experts)}) get no LoRA: their weights stand in one tensor, which is no layer"]
 
 
 def load_tokenizer(base: str) -> Any:
@@ -101,7 +128,6 @@ def load(
             str(folder),
             dtype=DTYPES[precision],
             local_files_only=True,
-            attn_implementation="sdpa",
             quantization_config=quantization_config(quantization, DTYPES[precision]),
             device_map={"": device} if quantization != "none" else None,
         )

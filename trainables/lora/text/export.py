@@ -18,7 +18,8 @@ from trainables.lora.adapters import Adapter
 from trainables.lora.choices import PRECISIONS
 from trainables.lora.layers import LoraLayer
 from trainables.lora.text.base import TextBase
-from trainables.lora.text.quantization import full_weight, is_quantised
+from trainables.lora.text.conv1d import LoraConv1D
+from trainables.lora.text.quantization import full_weight, is_quantised, was_turned
 from trainables.lora.text.settings import QUANTIZATIONS, TEMPLATES
 from tune_lora.errors import InputError, nearest
 
@@ -61,6 +62,7 @@ def _peft_config(base: TextBase, layers: Mapping[str, LoraLayer]) -> dict[str, A
         "bias": "none",
         "use_dora": usual.lora_magnitude_vector is not None,
         "use_rslora": not math.isclose(usual.scale, usual.alpha / usual.rank),
+        "fan_in_fan_out": any(isinstance(layer, LoraConv1D) for layer in layers.values()),
         "target_modules": _targets(base.model, layers),
         "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
         "alpha_pattern": {name: value for name, value in alphas.items() if value != usual.alpha},
@@ -192,6 +194,8 @@ def _merged_state(model: nn.Module, adapter: Adapter) -> dict[str, torch.Tensor]
         weight = full_weight(frozen)
         if layer is not None:
             weight = weight + _update(layer)
+        if was_turned(frozen):
+            weight = weight.T
         state[f"{name}.weight"] = weight.to(dtype).contiguous()  # type: ignore[arg-type]  # a model's attribute
     return state
 

@@ -26,6 +26,13 @@ def is_quantised(module: nn.Module) -> bool:
     return type(module).__name__ in ("Linear8bitLt", "Linear4bit")
 
 
+def was_turned(module: nn.Module) -> bool:
+    """Whether quantising turned a weight that the model itself keeps as (inputs, outputs)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return getattr(module, "source_cls", None) is Conv1D
+
+
 def keep_trainable(model: nn.Module) -> None:
     """Keeps bitsandbytes from repacking 4-bit weights on a CPU when the model is first evaluated: what it repacks is
     for inference alone, and gives no gradient to what comes before it."""

@@ -59,8 +59,8 @@ class TextSession:
         return validation_loss(self.base.model, self.batches, self.autocast())
 
     def notes(self) -> list[str]:
-        """What a person should know of the data."""
-        told = self.data.counts.notes(self.trainer.settings.max_length)
+        """What a person should know of the base and the data."""
+        told = [*self.base.notes(), *self.data.counts.notes(self.trainer.settings.max_length)]
         held_out = f"{len(self.data.held_out)} held-out examples"
         if self.split.left_out:
             held_out += f"; {self.split.left_out} more are not used (held_out_limit)"

@@ -226,6 +226,12 @@ def test_a_failed_trial_leaves_the_base_in_evaluation_mode(character, tmp_path, 
     assert not base.unet.training and not base.text_encoder.training
 
 
+def test_the_untrained_base_is_judged_in_the_precision_that_is_fixed(character, tmp_path):
+    shared = {}
+    trainer_on(character).prepare(TrialContext({"precision": "bf16"}, tmp_path, shared=shared))
+    assert shared["diffusion_lora"][1].base.unet.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_learns_as_well(character, tmp_path, shared, precision):
     exact = list(trainer_on(character).run(context(tmp_path, shared)))[-1].metrics

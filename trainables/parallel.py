@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -276,6 +277,7 @@ def _next_command() -> tuple[Any, ...] | None:
 
 def main() -> None:
     """A member of a group, started by its first process; its output is why a trial failed, and nothing else."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches all; the first process answers, and ends the others
     words = os.dup(1)
     os.dup2(2, 1)  # what libraries print must not fill a pipe that is read at the end only
     try:

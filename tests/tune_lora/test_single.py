@@ -3,6 +3,7 @@ in a folder already is trained over."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -159,16 +160,20 @@ def test_an_interrupted_lora_is_the_one_that_was_never_interrupted(
     assert all((value == other[name]).all() for name, value in one.items())
 
 
-def test_ctrl_c_ends_with_its_own_code_and_the_same_command_goes_on(study: Path) -> None:
-    study.write_text(yaml.safe_dump(CURVES | {"curve": {"seconds": 0.5}}))
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ctrl_c_ends_with_its_own_code_and_the_same_command_goes_on(study: Path, processes: int) -> None:
+    resources = {"processes": processes, "gpu": 0}
+    study.write_text(yaml.safe_dump(CURVES | {"curve": {"seconds": 0.5}, "resources": resources}))
     folder = study.parent / "trained"
     options = ["--config", str(study.parent / "config.yaml"), "--output", str(folder)]
     command = [sys.executable, "-m", "tune_lora.cli", "train", str(study), *options]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )  # fmt: skip
     deadline = time.monotonic() + 90
     while checkpoints.newest(folder) is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)  # as a terminal does: every process of the group is told
     _, complaints = running.communicate(timeout=90)
     assert running.returncode == 130
     assert complaints.strip() == "interrupted; the same command goes on from the last report"

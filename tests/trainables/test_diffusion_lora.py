@@ -13,6 +13,7 @@ from trainables import demo_character
 from trainables.diffusion_lora import METRICS, DiffusionLora, ImageEvaluation
 from trainables.lora import cache
 from trainables.protocol import Cause, TrialContext, TrialFailure
+from tune_lora.errors import InputError
 
 PARAMS = {
     "network_dim": 4,
@@ -242,6 +243,14 @@ def test_half_precision_learns_as_well(character, tmp_path, shared, precision):
     kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
     assert (base.unet.dtype, base.text_encoder.dtype, base.vae.dtype) == (kinds[precision],) * 2 + (torch.float32,)
     assert load_file(tmp_path / "lora" / "lora.safetensors")
+
+
+def test_a_misspelt_block_is_named_also_of_a_model_that_is_not_trained(character, tmp_path, shared):
+    misspelt = {"network_dim.mid_blok": 2}
+    with pytest.raises(InputError, match="rank of 'mid_blok': no layer's name begins so; did you mean 'mid_block'"):
+        next(trainer_on(character).run(context(tmp_path, shared, params=misspelt)))
+    frozen = {"text_encoder_lr": 0.0, "network_dim.encoder.layers.0": 2, "max_train_epochs": 1}
+    assert list(trainer_on(character).run(context(tmp_path, shared, params=frozen)))[-1].final
 
 
 def test_activations_that_are_computed_twice_change_nothing_but_memory(character, tmp_path, shared):

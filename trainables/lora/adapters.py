@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,11 +73,10 @@ class Adapter:
         Whatever fails on the way, such as memory, the models are left clean.
 
         Raises:
-            InputError: no layer of a model is meant, or none begins as one of the shape's ranks is named.
+            InputError: no layer of a model is meant.
             ValueError: a model has an adapter already.
         """
         generator = torch.Generator().manual_seed(seed)
-        self._check_ranks()
         try:
             for part in self.parts:
                 self._attach(part, generator)
@@ -85,12 +84,6 @@ class Adapter:
             self.detach()
             raise
         return self
-
-    def _check_ranks(self) -> None:
-        names = {name for part in self.parts for name, _ in part.model.named_modules()}
-        for prefix in sorted({prefix for part in self.parts for prefix in part.shape.ranks} - names):
-            known = {name for name in names if name and name.count(".") == prefix.count(".")}
-            raise InputError(f"rank of {prefix!r}: no layer's name begins so; {nearest(prefix, known)}")
 
     def _attach(self, part: Part, generator: torch.Generator) -> None:
         if any(isinstance(module, LoraLayer) for module in part.model.modules()):
@@ -176,6 +169,18 @@ class Adapter:
             raise ValueError(f"checkpoint does not fit the adapter, first at {wrong[0]}")
         for name, value in named.items():
             value.copy_(state[name])
+
+
+def require_layers(ranks: Mapping[str, int], models: Iterable[nn.Module]) -> None:
+    """Looks whether ranks by prefix speak of layers that one of a base's models has, adapted or not.
+
+    Raises:
+        InputError: the first that does not.
+    """
+    names = {name for model in models for name, _ in model.named_modules()}
+    for prefix in sorted(set(ranks) - names):
+        known = {name for name in names if name and name.count(".") == prefix.count(".")}
+        raise InputError(f"rank of {prefix!r}: no layer's name begins so; {nearest(prefix, known)}")
 
 
 def _put(model: nn.Module, name: str, layer: nn.Module) -> None:

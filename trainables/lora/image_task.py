@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainables.lora import activations
-from trainables.lora.adapters import Adapter, LoraShape, Part
+from trainables.lora.adapters import Adapter, LoraShape, Part, require_layers
 from trainables.lora.batches import batches_per_epoch, epoch_batches
 from trainables.lora.collective import collective_of
 from trainables.lora.diffusion_loss import denoising_loss, draw_noise, training_schedule
@@ -164,6 +164,7 @@ class ImageTask:
 def adapter_of(session: ImageSession, params: Params) -> Adapter:
     """The adapter that a configuration describes: of the UNet, and of the text encoders where they have a rate."""
     shape = shape_of(params)
+    require_layers(shape.ranks, session.base.models.values())
     which = str(params.get("network_targets", "all"))
     base = session.base
     parts = [Part("unet", base.unet, float(params["learning_rate"]), shape, UNET[which])]

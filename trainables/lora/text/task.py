@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainables.lora import activations
-from trainables.lora.adapters import Adapter, LoraShape, Part
+from trainables.lora.adapters import Adapter, LoraShape, Part, require_layers
 from trainables.lora.collective import collective_of
 from trainables.lora.engine import LoraEngine
 from trainables.lora.optimization import Optimization
@@ -137,6 +137,7 @@ def adapter_of(session: TextSession, params: Params) -> Adapter:
         rslora=bool(params.get("use_rslora", False)),
         ranks=ranks_by_prefix(params, "lora_rank"),
     )
+    require_layers(shape.ranks, [session.base.model])
     targets = session.base.targets(str(params.get("lora_targets", "all")))
     part = Part("model", session.base.model, float(params["learning_rate"]), shape, targets)
     return Adapter([part], loraplus_ratio=float(params.get("loraplus_lr_ratio", 1.0)))

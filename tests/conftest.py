@@ -58,3 +58,16 @@ def ray_session() -> Iterator[None]:
 
     with session():
         yield
+
+
+@pytest.fixture
+def smollm2() -> str:
+    """The small language model that a registry package carries."""
+    from trainables.lora.text.sources import resolve
+    from tune_lora.errors import InputError
+
+    try:
+        resolve("smollm2")
+    except InputError as error:
+        pytest.skip(str(error))
+    return "smollm2"

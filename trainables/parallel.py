@@ -50,11 +50,6 @@ class DataParallel:
         """What the trainer says."""
         return self.trainer.check(params)
 
-    def prepare(self, context: TrialContext) -> dict[str, Any]:
-        """What the trainer prepares once per study, in this process alone."""
-        prepare = getattr(self.trainer, "prepare", None)
-        return {} if prepare is None else prepare(context)
-
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """Reports of the first process; the others follow it step by step.
 

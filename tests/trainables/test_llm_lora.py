@@ -15,7 +15,6 @@ from tests.trainables.lora.text import small_model
 from trainables import demo_logbook
 from trainables.llm_lora import MEASURED_BY_CLOCK, METRICS, LlmLora
 from trainables.lora.text.settings import TextSettings
-from trainables.lora.text.sources import resolve
 from trainables.protocol import Cause, TrialContext, TrialFailure
 from tune_lora.errors import InputError
 
@@ -262,15 +261,6 @@ def test_packing_with_a_model_that_cannot_is_refused(tmp_path, questions, monkey
 
 
 # --- the real thing --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def smollm2() -> str:
-    try:
-        resolve("smollm2")
-    except InputError as error:
-        pytest.skip(str(error))
-    return "smollm2"
 
 
 def test_smollm2_learns_a_little_and_still_knows_the_capital_of_france(smollm2, tmp_path) -> None:

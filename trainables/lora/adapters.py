@@ -131,19 +131,19 @@ class Adapter:
     def groups(self) -> list[dict[str, Any]]:
         """Parameter groups with their learning rates ``lr``: one a part, one more where B has a rate of its own, and
         one for DoRA's lengths, which do not decay."""
-        named = list(self._named())
         groups: list[dict[str, Any]] = []
         for part in self.parts:
-            mine = [(name, value) for name, value in named if name.startswith(f"{part.name}.")]
-            lengths = [value for name, value in mine if name.endswith(_LENGTHS)]
-            ups = [value for name, value in mine if ".lora_B." in name] if self.loraplus_ratio != 1 else []
-            apart = {id(value) for value in (*lengths, *ups)}
-            rest = [value for _, value in mine if id(value) not in apart]
-            groups.append({"params": rest, "lr": part.rate})
-            if ups:
-                groups.append({"params": ups, "lr": part.rate * self.loraplus_ratio})
-            if lengths:  # decay would shrink what the base has learnt
-                groups.append({"params": lengths, "lr": part.rate, "weight_decay": 0.0})
+            rest: dict[str, Any] = {"params": [], "lr": part.rate}
+            ups: dict[str, Any] = {"params": [], "lr": part.rate * self.loraplus_ratio}
+            # Decay would shrink what the base has learnt.
+            lengths: dict[str, Any] = {"params": [], "lr": part.rate, "weight_decay": 0.0}
+            for name, value in self._named():
+                if not name.startswith(f"{part.name}."):
+                    continue
+                is_up = ".lora_B." in name and self.loraplus_ratio != 1
+                group = lengths if name.endswith(_LENGTHS) else ups if is_up else rest
+                group["params"].append(value)
+            groups += [group for group in (rest, ups, lengths) if group["params"]]
         return groups
 
     def largest(self) -> float:

@@ -105,15 +105,6 @@ def test_a_completion_is_the_same_alone_and_in_company(folder: Path) -> None:
     assert tokens_per_second(base, asked[0], nullcontext()) > 0
 
 
-@pytest.fixture
-def smollm2() -> str:
-    try:
-        resolve("smollm2")
-    except InputError as error:
-        pytest.skip(str(error))
-    return "smollm2"
-
-
 def test_the_packaged_model_knows_the_capital_of_france(smollm2: str) -> None:
     from contextlib import nullcontext
 

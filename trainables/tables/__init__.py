@@ -1,0 +1,6 @@
+"""Tables of numbers and molecules, read whole and checked row by row."""
+
+from trainables.tables.source import AUTO, LabelSource, SmilesColumn, TableSource
+from trainables.tables.table import Table
+
+__all__ = ["AUTO", "LabelSource", "SmilesColumn", "Table", "TableSource"]

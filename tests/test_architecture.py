@@ -22,6 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "atomic",
                 "baseline",
                 "dataset_spec",
+                "folds_spec",
                 "locks",
                 "objective_spec",
                 "pareto",
@@ -32,6 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             *("spec", "store", "text_spec"),
         }
     ),
+    frozenset({"trainers"}),
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"}),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables import rules
 from trainables.lora import dataset as datasets
-from trainables.lora import rules
 from trainables.lora.paths import prediction_of, resolve_base, zero_terminal_mistake
 from trainables.lora.settings import IMAGE_RULES
 from trainables.protocol import Params, Report, TrialContext

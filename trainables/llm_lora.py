@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from trainables.lora.choices import TARGETS
-from trainables.lora.rules import SHARE, Rule, is_known, mistakes, number, one_of, whole
 from trainables.lora.settings import ENGINE_RULES, KIND_RULES
 from trainables.lora.text.settings import QUANTIZATIONS, TextSettings
 from trainables.protocol import Params, Report, TrialContext
+from trainables.rules import SHARE, Rule, is_known, mistakes, number, one_of, whole
 
 REQUIRED = ("lora_rank", "lora_alpha", "learning_rate")
 RULES: Mapping[str, Rule] = {

@@ -16,6 +16,10 @@ Params = Mapping[str, Any]
 """A resolved configuration: sampled, derived and fixed values by name."""
 
 
+FOLD_SCORE = "fold_score"
+"""The metric of a cross-validated trainer at the end of each fold: the objective in it alone, lower is better."""
+
+
 class Cause(enum.StrEnum):
     """Why a trial ended other than by completing."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
-from tune_lora import build, sources
+from tune_lora import build, sources, trainers
 from tune_lora.errors import InputError
 from tune_lora.sources import DATABASE, STUDY_FILE
 from tune_lora.spec import StudySpec
@@ -161,19 +161,19 @@ def _known_prompts(found: _Source) -> tuple[str, ...]:
     if found.prompts or found.spec is None:
         return found.prompts
     return found.spec.evaluation.prompts or tuple(
-        image.caption for image in build.image_trainer(found.spec).load_dataset().held_out
+        image.caption for image in trainers.image_trainer(found.spec).load_dataset().held_out
     )
 
 
 def _trained_at(spec: StudySpec | None) -> tuple[int, int] | None:
-    return None if spec is None else build.image_trainer(spec).load_dataset().settings.resolution
+    return None if spec is None else trainers.image_trainer(spec).load_dataset().settings.resolution
 
 
 def _trainer(spec: StudySpec | None, dataset: Path | None, base: str | None) -> DiffusionLora | None:
     """The trainer that judges: the study's, or one of a dataset alone."""
     if spec is not None:
         _images_only(spec, Path(spec.name))
-        return build.image_trainer(spec)
+        return trainers.image_trainer(spec)
     return None if dataset is None else DiffusionLora(base or TINY_SD, str(dataset))
 
 

@@ -14,7 +14,7 @@ from trainables import checkpoints
 from trainables.devices import gpu_count
 from trainables.parallel import on_devices
 from trainables.protocol import Report, Trainer, TrialContext, TrialFailure
-from tune_lora import atomic, build, exports, sources
+from tune_lora import atomic, exports, sources, trainers
 from tune_lora.errors import InputError, InputErrors, StudyError
 from tune_lora.sources import STUDY_FILE
 from tune_lora.spec import ResourcesSpec, StudySpec, differences
@@ -52,7 +52,7 @@ def train(
         params = _with_epochs(spec, params, epochs)
     if merged and spec.trainer != "llm_lora":
         raise InputError(f"--merged: the trainer is {spec.trainer}; must be llm_lora to write a whole model")
-    trainer = build.text_trainer(spec, merged=merged) if spec.trainer == "llm_lora" else build.trainer_of(spec)
+    trainer = trainers.text_trainer(spec, merged=True) if merged else trainers.final_trainer_of(spec)
     if mistakes := trainer.check(params):
         raise InputErrors(f"{config or place}: {mistake}" for mistake in mistakes)
     folder, seed = output or place / "trained", best_seed if seed is None else seed
@@ -78,9 +78,9 @@ def processes(resources: ResourcesSpec, gpus: int) -> int:
 
 def _with_epochs(spec: StudySpec, params: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """A configuration with another number of epochs; that of text has a number of steps in its place at most."""
-    if spec.trainer != "llm_lora":
-        return {**params, "max_train_epochs": epochs}
-    return {**{name: value for name, value in params.items() if name != "max_steps"}, "epochs": epochs}
+    kind = trainers.kind_of(spec)
+    twice = {other for one, other in kind.said_twice if one == kind.epochs}
+    return {**{name: value for name, value in params.items() if name not in twice}, kind.epochs: epochs}
 
 
 def _run(trainer: Trainer, context: TrialContext, watch: Watch | None) -> Report:

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
+from tune_lora.folds_spec import CrossValidationSpec
 from tune_lora.objective_spec import ObjectiveSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
@@ -112,6 +113,13 @@ class CurveSpec(_Closed):
     seconds: float = Field(0.0, ge=0, description="slept each epoch")
 
 
+_ABOUT: Mapping[str, Mapping[str, str]] = {
+    "llm_lora": {"metric": "val_loss"},
+    "classifier": {"metric": "val_acc", "direction": "maximize"},
+}
+"""The objective of a study whose file names none, where that is not the score."""
+
+
 class StudySpec(_Closed):
     """A study. `space` is the name of a shipped space, a path, or the space itself; `fixed` overrides its fixed
     values."""
@@ -125,6 +133,7 @@ class StudySpec(_Closed):
     text: TextSpec | None = None
     trainer: Literal["diffusion_lora", "llm_lora", "curve"] = "diffusion_lora"
     curve: CurveSpec = CurveSpec()
+    cross_validation: CrossValidationSpec = CrossValidationSpec()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     space: str | dict[str, Any]
     preset: str | None = None
@@ -141,14 +150,15 @@ class StudySpec(_Closed):
 
     @model_validator(mode="before")
     @classmethod
-    def text_is_judged_by_its_loss(cls, given: Any) -> Any:
+    def each_trainer_is_about_something(cls, given: Any) -> Any:
         """What a study is about unless it says so: of images the score, of text the validation loss."""
-        if not isinstance(given, Mapping) or given.get("trainer") != "llm_lora":
+        usual = _ABOUT.get(str(given.get("trainer"))) if isinstance(given, Mapping) else None
+        if usual is None:
             return given
         objective = given.get("objective", {})
-        if not isinstance(objective, Mapping) or "metrics" in objective:
+        if not isinstance(objective, Mapping) or "metrics" in objective or "metric" in objective:
             return given
-        return {**given, "objective": {"metric": "val_loss", **objective}}
+        return {**given, "objective": {**usual, **objective}}
 
     @field_validator("name")
     @classmethod
@@ -210,6 +220,7 @@ DEFINING = (
     "dataset",
     "text",
     "trainer",
+    "cross_validation",
     "precision",
     "space",
     "preset",

@@ -11,9 +11,10 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from trainables.parallel import on_devices
+from trainables.protocol import FOLD_SCORE
 from trainables.ray_adapter import trainable_for
 from tune_lora import scheduler as schedulers
-from tune_lora import store
+from tune_lora import store, trainers
 from tune_lora.build import Plan
 from tune_lora.searcher import StudySearcher
 from tune_lora.stopping import TimeoutStopper, reason_to_stop
@@ -144,6 +145,7 @@ def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
         max_budget=_longest(ready),
         # A pruner that looks at every report needs what every report has.
         in_every_report="val_loss" if score.name == "score" else None,
+        by_fold=FOLD_SCORE if trainers.is_cross_validated(ready.spec) else None,
         say=say,
         **settings,
     )

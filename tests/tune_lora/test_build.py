@@ -168,3 +168,9 @@ def test_fixed_values_reach_the_configurations(character):
     ready = build.plan(study(character, fixed={"weight_decay": 0.1, "max_grad_norm": 0.5}))
     config = ready.space.resolve(ready.space.defaults())
     assert (config["weight_decay"], config["max_grad_norm"]) == (0.1, 0.5)
+
+
+def test_folds_are_refused_where_the_trainer_judges_in_none() -> None:
+    asked = {"name": "s", "trainer": "curve", "space": "lora_tiny", "cross_validation": {"enabled": True}}
+    with pytest.raises(InputErrors, match=r"cross_validation.enabled: got true, but the trainer curve judges in no"):
+        build.plan(spec.from_mapping(asked, "study.yaml"))

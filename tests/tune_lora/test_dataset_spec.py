@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trainables.lora.dataset_settings import NAMES
-from tune_lora import build, spec
+from tune_lora import build, spec, trainers
 from tune_lora.dataset_spec import DatasetSpec
 from tune_lora.errors import InputErrors
 
@@ -22,9 +22,9 @@ def test_every_setting_of_a_dataset_can_be_given_in_the_study():
 
 def test_what_is_given_reaches_the_trainer_and_nothing_else_does():
     chosen = {"resolution": [96, 64], "enable_bucket": True, "bucket_reso_steps": 8, "flip": True}
-    trainer = build.image_trainer(study(**chosen))
+    trainer = trainers.image_trainer(study(**chosen))
     assert trainer.dataset_settings == chosen | {"resolution": (96, 64)}
-    assert build.image_trainer(study()).dataset_settings == {}
+    assert trainers.image_trainer(study()).dataset_settings == {}
 
 
 @pytest.mark.parametrize("resolution", [60, 8, 4096, True, "64", [64, 64, 64], [64, 60], []])
@@ -42,7 +42,7 @@ def test_a_square_may_be_written_as_one_number_or_two():
 
 def test_what_a_base_predicts_is_given_to_the_trainer():
     chosen = spec.from_mapping(STUDY | {"prediction_type": "v_prediction"}, "study.yaml")
-    assert build.image_trainer(chosen).prediction_type == "v_prediction"
+    assert trainers.image_trainer(chosen).prediction_type == "v_prediction"
     with pytest.raises(InputErrors, match="prediction_type: got 'velocity'; must be 'epsilon' or 'v_prediction'"):
         spec.from_mapping(STUDY | {"prediction_type": "velocity"}, "study.yaml")
 

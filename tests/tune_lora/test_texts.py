@@ -16,7 +16,7 @@ from trainables.llm_lora import LlmLora
 from trainables.lora.text import base as bases
 from trainables.lora.text.settings import TextSettings
 from trainables.protocol import TrialContext
-from tune_lora import build, single, spec, store, study, texts
+from tune_lora import single, spec, store, study, texts, trainers
 from tune_lora.cli import main
 from tune_lora.errors import InputError
 
@@ -76,7 +76,7 @@ def test_the_untrained_base_is_judged_as_the_trials_are(
     given = described.as_mapping() | {"name": "held", "fixed": fixed, "results": str(tmp_path)}
     record = study.run(spec.from_mapping(given, "test"), n_trials=1)
     plain, held = (
-        build.text_trainer(described).prepare(TrialContext(params, tmp_path))["baseline"]["val_loss"]
+        trainers.text_trainer(described).prepare(TrialContext(params, tmp_path))["baseline"]["val_loss"]
         for params in ({}, fixed)
     )
     assert record.untrained == pytest.approx(held, rel=1e-6)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from trainables.lora.choices import OPTIMIZERS, PRECISIONS, SCHEDULES, TARGETS
-from trainables.lora.rules import RATE, SHARE, TRUTH, Rule, number, one_of, whole
 from trainables.protocol import Params
+from trainables.rules import RATE, SHARE, TRUTH, Rule, number, one_of, whole
 
 
 @dataclass(frozen=True)

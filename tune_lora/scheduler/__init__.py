@@ -29,6 +29,7 @@ def build(
     direction: str = "minimize",
     max_budget: int = 100,
     in_every_report: str | None = None,
+    by_fold: str | None = None,
     say: Callable[[str], None] = lambda _: None,
     **settings: Any,
 ) -> TrialScheduler:
@@ -37,7 +38,9 @@ def build(
 
     `max_budget` is the longest budget of any trial. `in_every_report` is a metric, lower is better, that pruners which
     look at every report read in place of the score unless `watch` names another (``score``: the score): a score that
-    takes images is measured at rungs and at the end only. `say` hears what a scheduler finds out, a line at a time.
+    takes images is measured at rungs and at the end only. `by_fold` is the value of a fold alone, lower is better,
+    where trials are cross-validated: pruners that look at every report, and Wilcoxon's test, compare fold with fold.
+    `say` hears what a scheduler finds out, a line at a time.
 
     Raises:
         InputError: no such scheduler or setting, or settings it cannot work with.
@@ -48,7 +51,8 @@ def build(
         return FIFOScheduler()
     if name == "asha":
         return _asha(chosen, direction, max_budget, say)
-    watch = _watched(chosen["watch"], in_every_report if name in _WATCH_EVERY_REPORT else None)
+    usual = by_fold or (in_every_report if name in _WATCH_EVERY_REPORT else None)
+    watch = _watched(chosen["watch"], usual if "watch" in READS[name] else None)
     pruner_of(name, chosen, max_budget)
     return OptunaPruner(lambda: pruner_of(name, chosen, max_budget), direction, watch)
 

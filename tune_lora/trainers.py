@@ -1,0 +1,181 @@
+"""The trainers that a study file can name: what each is made of, what it measures, what it must be given.
+
+To add one: its file in `trainables/`, a section for its settings, and an entry in `KINDS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainables import curve, demo_character, demo_logbook, diffusion_lora, llm_lora
+from trainables.curve import Curve
+from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
+from trainables.llm_lora import LlmLora
+from trainables.lora.paths import cache_folder, resolve_base
+from trainables.lora.settings import IMAGE_RULES
+from trainables.lora.text import sources as text_sources
+from trainables.protocol import Trainer
+from trainables.rules import Rule
+from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
+from tune_lora.errors import InputError
+from tune_lora.spec import StudySpec
+from tune_lora.text_spec import DEMO_LOGBOOK, TextSpec
+
+
+def _the_same(spec: StudySpec, trainer: Trainer) -> Trainer:  # noqa: ARG001  # of those that differ
+    return trainer
+
+
+def _nothing(spec: StudySpec, trainer: Any) -> Iterable[Callable[[], object]]:  # noqa: ARG001  # of those that check
+    return ()
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of trainer.
+
+    `make` builds it from a study. `metrics` is what its last report holds, None where that is not known beforehand.
+    `rules` say what a configuration may hold, None where anything goes. Each of `checks` raises InputError or
+    InputErrors when what the study names cannot be used. `final` is the form that trains one configuration to its end.
+    `epochs` is the setting that says how long a trial is. `said_twice` are settings that say the same in two ways.
+    `folds`: whether it cross-validates its trials.
+    """
+
+    make: Callable[[StudySpec], Trainer]
+    metrics: Callable[[StudySpec], tuple[str, ...] | None]
+    rules: Mapping[str, Rule] | None = None
+    checks: Callable[[StudySpec, Any], Iterable[Callable[[], object]]] = _nothing
+    final: Callable[[StudySpec, Trainer], Trainer] = _the_same
+    epochs: str = "max_train_epochs"
+    said_twice: tuple[tuple[str, str], ...] = ()
+    folds: Literal["never", "optional", "always"] = "never"
+
+
+def kind_of(spec: StudySpec) -> Kind:
+    """The kind of the study's trainer."""
+    return KINDS[spec.trainer]
+
+
+def is_cross_validated(spec: StudySpec) -> bool:
+    """Whether the study's trials are judged in folds."""
+    asked = spec.cross_validation.enabled
+    return kind_of(spec).folds == "always" if asked is None else asked
+
+
+def trainer_of(spec: StudySpec) -> Trainer:
+    """The trainer that the study's trials run."""
+    return kind_of(spec).make(spec)
+
+
+def final_trainer_of(spec: StudySpec) -> Trainer:
+    """The trainer that trains one configuration of the study to its end, and exports it."""
+    return kind_of(spec).final(spec, trainer_of(spec))
+
+
+def image_trainer(spec: StudySpec) -> DiffusionLora:
+    """The image LoRA trainer of a study.
+
+    Raises:
+        InputError: the study has no dataset.
+    """
+    if spec.dataset is None:
+        raise InputError(f"study {spec.name!r} has no dataset; must have one to train images")
+    objective, evaluation = spec.objective, spec.evaluation
+    return DiffusionLora(
+        base=spec.base,
+        prediction_type=spec.prediction_type,
+        dataset=str(dataset_path(spec.dataset)),
+        dataset_settings=spec.dataset.settings(),
+        held_out_share=spec.dataset.held_out_share,
+        evaluation=ImageEvaluation(
+            prompts=evaluation.prompts,
+            n_images=evaluation.n_images,
+            seed=evaluation.seed,
+            steps=evaluation.steps,
+            guidance=evaluation.guidance,
+            targets=objective.targets,
+            weights=objective.weights,
+            clip=evaluation.clip,
+            lpips=evaluation.lpips,
+        ),
+        precision=spec.precision,
+        trial_timeout_seconds=seconds(spec),
+    )
+
+
+def text_trainer(spec: StudySpec, *, merged: bool = False) -> LlmLora:
+    """The text LoRA trainer of a study; `merged`: it exports the whole model, too.
+
+    Raises:
+        InputError: the study has no text.
+    """
+    if spec.text is None:
+        raise InputError(f"study {spec.name!r} has no text; must have some to train a language model")
+    return LlmLora(
+        base=spec.base,
+        data=str(text_path(spec.text)),
+        settings=spec.text.settings(),
+        precision=spec.precision,
+        quantization=spec.text.quantization,
+        report_every=spec.text.report_every,
+        samples=spec.text.samples,
+        merged=merged,
+        trial_timeout_seconds=seconds(spec),
+    )
+
+
+def seconds(spec: StudySpec) -> float | None:
+    """The limit of one trial."""
+    hours = spec.budget.trial_timeout_hours
+    return None if hours is None else hours * 3600
+
+
+def text_path(text: TextSpec) -> Path:
+    """The examples on disk, absolute; the demo's are written into the cache first."""
+    if text.path != DEMO_LOGBOOK:
+        return Path(text.path).expanduser().absolute()
+    path = cache_folder() / f"demo-logbook-{demo_logbook.VERSION}.jsonl"
+    return path if path.is_file() else demo_logbook.write_dataset(path)
+
+
+def dataset_path(dataset: DatasetSpec) -> Path:
+    """The dataset on disk, absolute; the demo's character is drawn into the cache first."""
+    if dataset.path != DEMO_CHARACTER:
+        return Path(dataset.path).expanduser().absolute()
+    folder = cache_folder() / f"demo-character-{demo_character.VERSION}"
+    if not (folder / "dataset.toml").is_file():
+        demo_character.write_dataset(folder)
+    return folder
+
+
+def _curve(spec: StudySpec) -> Curve:
+    chosen = spec.curve
+    failing = (chosen.nan_above or math.inf, chosen.crash_above or math.inf)
+    return Curve(chosen.best_rate, chosen.noise, *failing, chosen.seconds)
+
+
+def _image_checks(spec: StudySpec, trainer: DiffusionLora) -> Iterable[Callable[[], object]]:
+    return (lambda: resolve_base(spec.base), trainer.load_dataset)
+
+
+def _text_checks(spec: StudySpec, trainer: LlmLora) -> Iterable[Callable[[], object]]:
+    return (lambda: text_sources.resolve(spec.base), trainer.check_data)
+
+
+KINDS: Mapping[str, Kind] = {
+    "diffusion_lora": Kind(image_trainer, lambda _: diffusion_lora.METRICS, IMAGE_RULES, _image_checks),
+    "llm_lora": Kind(
+        text_trainer,
+        lambda _: llm_lora.METRICS,
+        llm_lora.RULES,
+        _text_checks,
+        epochs="epochs",
+        said_twice=llm_lora.SAID_TWICE,
+    ),
+    "curve": Kind(_curve, lambda _: curve.METRICS),
+}
+"""By the name that a study file gives as its `trainer`."""

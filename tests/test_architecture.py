@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "dataset_spec",
                 "folds_spec",
                 "locks",
+                "names",
                 "objective_spec",
                 "pareto",
                 "records",
@@ -36,10 +37,11 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"trainers"}),
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
-    frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"}),
+    frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"})
+    | {"advise", "advice_view", "overrides"},
     frozenset({"report"}),
     frozenset({"study", "tuning", "single", "loras", "texts"}),
-    frozenset({"cli", "lora_commands"}),
+    frozenset({"cli", "lora_commands", "result_commands", "study_commands", "train_commands"}),
 )
 """The spine from the bottom up. A file imports its own layer and those below it."""
 

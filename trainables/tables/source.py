@@ -17,9 +17,9 @@ AUTO = "auto"
 class SmilesColumn:
     """A column of molecules, and what each becomes.
 
-    `split` cuts a cell into `parts` molecules, each with features of its own; the first character of a cell is never a
-    separator. `bits` and `radius` are the Morgan fingerprint's. With `per_atom`, descriptors that grow with the
-    molecule are divided by its heavy atoms, so that a chain of six units is what a chain of nine is.
+    `split` cuts a cell into `parts`, molecules with features of their own. `bits` and `radius` are the Morgan
+    fingerprint's. With `per_atom`, descriptors that grow with the molecule are divided by its heavy atoms, so that a
+    chain of six units is what a chain of nine is.
     """
 
     column: str
@@ -29,6 +29,24 @@ class SmilesColumn:
     bits: int = 256
     radius: int = 2
     per_atom: bool = False
+
+    @property
+    def molecules(self) -> tuple[str, ...]:
+        """The names of the molecules of a cell: its parts, or the column."""
+        return self.parts or (self.column,)
+
+    def mistake(self) -> str | None:
+        """What is wrong with these settings, in one line, or None."""
+        if (self.split is None) != (len(self.parts) < 2):
+            return (
+                f"smiles {self.column!r}: got split {self.split!r} with parts {list(self.parts)}; must be both (two "
+                "names or more) or neither"
+            )
+        if len(set(self.parts)) < len(self.parts):
+            return f"smiles {self.column!r}: got parts {list(self.parts)}; must be different names"
+        if self.bits < 8 or self.radius < 0:
+            return f"smiles {self.column!r}: got bits {self.bits}, radius {self.radius}; must be from 8 and from 0"
+        return None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""What was computed of molecules, kept on disk: one file for each kind, its settings and the version of RDKit."""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trainables.lora.files import write_whole
+from trainables.lora.paths import cache_folder
+
+
+def cached(kind: str, smiles: Sequence[str], width: int, compute: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Rows of numbers by canonical SMILES, ``(n, width)`` float64; computed only where they are not kept yet.
+
+    Files are written whole, with what others kept meanwhile; should two processes write at the same instant, the rows
+    of one of them are computed again another time. A file that cannot be read is made anew.
+    """
+    path = cache_folder() / "chem" / f"{kind}-rdkit-{_version()}.npz"
+    known = _load(path, width)
+    made = {one: np.asarray(compute(one), dtype=np.float64) for one in dict.fromkeys(smiles) if one not in known}
+    if made:
+        _keep(path, _load(path, width) | made)
+    return np.array([made[one] if one in made else known[one] for one in smiles]).reshape(len(smiles), width)
+
+
+def _load(path: Path, width: int) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            names, values = kept["smiles"], kept["values"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}
+    if values.shape != (len(names), width):
+        return {}
+    return dict(zip(names.tolist(), values, strict=True))
+
+
+def _keep(path: Path, rows: dict[str, np.ndarray]) -> None:
+    names, values = np.array(list(rows)), np.stack(list(rows.values()))
+    write_whole(path, lambda scratch: np.savez_compressed(scratch, smiles=names, values=values))
+
+
+@functools.lru_cache(maxsize=1)
+def _version() -> str:
+    import rdkit
+
+    return str(rdkit.__version__)

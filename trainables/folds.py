@@ -9,6 +9,9 @@ import numpy as np
 
 from tune_lora.errors import InputError
 
+_ORDERS = 200
+"""In which groups are placed before it is given up."""
+
 
 def folds(
     n_folds: int,
@@ -36,7 +39,8 @@ def folds(
             a number, which a model can do without.
 
     Raises:
-        InputError: there are fewer rows, groups or rows of a class than folds, or a class is all in one group.
+        InputError: there are fewer rows, groups or rows of a class than folds, or groups cannot be cut so that every
+            class is trained on.
         ValueError: `strata` or `groups` is not of length `n`.
     """
     codes = _codes("strata", strata, n)
@@ -101,7 +105,7 @@ def _must_fill_each(codes: np.ndarray, strata: Sequence[Any] | np.ndarray, n_fol
         if count < n_folds:
             name = strata[int(np.argmax(codes == code))]
             raise InputError(
-                f"n_folds: got {n_folds}, but class {str(name)!r} has {count} row{'s' * (count > 1)}; "
+                f"n_folds: got {n_folds}, but class {str(name)!r} has {count} row{'s' if count > 1 else ''}; "
                 "every class must have as many rows as there are folds"
             )
 
@@ -130,33 +134,47 @@ def _dealt(codes: np.ndarray, n_folds: int, generator: np.random.Generator) -> n
 def _grouped(
     codes: np.ndarray, members: np.ndarray, n_folds: int, generator: np.random.Generator, apart: bool
 ) -> np.ndarray:
-    """Groups placed one by one, the largest first, each where it evens the strata most."""
+    """Groups placed the largest first, and should that leave a class whole in a fold, in other orders."""
     table = np.zeros((int(members.max()) + 1, int(codes.max()) + 1))  # rows of each group in each stratum
     np.add.at(table, (members, codes), 1)
+    order = generator.permutation(len(table))
+    order = order[np.argsort(-table.sum(axis=1)[order], kind="stable")]
+    for _ in range(_ORDERS):
+        fold_of_group = _placed(table, order, n_folds, apart)
+        if fold_of_group is not None:
+            return fold_of_group[members]
+        order = generator.permutation(len(table))
+    raise InputError(
+        f"n_folds: got {n_folds}; no way was found to keep every class among the training rows of every fold and "
+        "groups whole; must be more folds, or the classes in more groups"
+    )
+
+
+def _placed(table: np.ndarray, order: np.ndarray, n_folds: int, apart: bool) -> np.ndarray | None:
+    """The fold of each group, each placed where it evens the strata most; None where a stratum would end up whole in
+    one fold and must not."""
     sizes, totals = table.sum(axis=1), table.sum(axis=0)
-    held = np.zeros((n_folds, table.shape[1]))
-    left = totals.copy()
+    held, left = np.zeros((n_folds, table.shape[1])), totals.copy()
     fold_of_group = np.empty(len(table), dtype=np.int64)
-    for group in sorted(generator.permutation(len(table)), key=lambda g: -sizes[g]):
+    for group in order:
         left -= table[group]
         load = held.sum(axis=1)
         may = load + sizes[group] <= load.min() + sizes.max()
         if apart:
-            may = _kept_apart(may, held, table[group], left)
+            may &= ~_would_be_whole(held, table[group], left)
+        if not may.any():
+            return None
         fold = _most_even(may, held, table[group], totals)
         fold_of_group[group] = fold
         held[fold] += table[group]
-    return fold_of_group[members]
+    return fold_of_group
 
 
-def _kept_apart(may: np.ndarray, held: np.ndarray, group: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """The folds where no stratum would end up whole, or where that cannot be, those that balance allows."""
+def _would_be_whole(held: np.ndarray, group: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """The folds that would hold all rows of a stratum with this group, the last that has any of it."""
     last = (group > 0) & (left == 0)
-    others = held.sum(axis=0)[None, :] - held
-    whole = (last[None, :] & (others == 0)).any(axis=1)
-    if (may & ~whole).any():
-        return may & ~whole
-    return ~whole if not whole.all() else may
+    elsewhere = held.sum(axis=0) - held
+    return (last & (elsewhere == 0)).any(axis=1)
 
 
 def _most_even(may: np.ndarray, held: np.ndarray, group: np.ndarray, totals: np.ndarray) -> int:

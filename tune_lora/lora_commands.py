@@ -1,50 +1,24 @@
-"""The commands that train one LoRA and use a finished one. No logic; `tune_lora.cli` registers them."""
+"""The commands that use a finished LoRA. No logic; `tune_lora.cli` registers them."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-
-if TYPE_CHECKING:
-    from trainables.protocol import Report
 
 Prompts = Annotated[list[str] | None, typer.Option("--prompt", "--prompts", help="Repeatable. Default: the study's.")]
 Size = Annotated[
     str | None, typer.Option(metavar="WxH", help="Pixels, such as 512 or 512x768. Default: as it was trained.")
 ]
 
-INTERRUPTED_CODE = 130
-"""What shells expect of a program that ctrl-C ended."""
 
-
-def train(
-    study: Annotated[
-        Path | None, typer.Argument(metavar="[STUDY]", help="Results folder or study file: images, base, best trial.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="A configuration, such as best_config.yaml.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="In place of the configuration's.")] = None,
-    merged: Annotated[bool, typer.Option("--merged", help="Language models: write the whole model, too.")] = False,
-    output: Annotated[Path | None, typer.Option(help="New folder; default: trained/ in the results.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Default: the best trial's.")] = None,
-) -> None:
-    """Train the best configuration of a study, or any other, to its end. The same command again goes on where it was.
-
-    Example: tune-lora train --config results/demo/best_config.yaml --epochs 20
-    """
-    from tune_lora import single
-
-    try:
-        trained = single.train(
-            study, config=config, epochs=epochs, merged=merged, output=output, seed=seed, watch=_say_report
-        )
-        typer.echo(trained)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from the last report", err=True)
-        raise typer.Exit(INTERRUPTED_CODE) from None
+def register(app: typer.Typer) -> None:
+    """Makes these commands the program's."""
+    app.command()(generate)
+    app.command()(evaluate)
 
 
 def generate(
@@ -115,8 +89,3 @@ def evaluate(
         typer.echo(json.dumps(found.as_dict(), indent=2))
     else:
         Console().print(lora_view.evaluation(found))
-
-
-def _say_report(report: Report, horizon: int, left: float) -> None:
-    measured = ", ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
-    typer.echo(f"[{report.budget}/{horizon}] {measured}" + ("" if report.final else f" ({left:.0f} s left)"))

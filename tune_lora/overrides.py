@@ -9,10 +9,9 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel
 
 from search_spaces import documents
 from search_spaces.space import Space
@@ -20,6 +19,7 @@ from trainables.rules import is_known
 from tune_lora import build
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.names import matching
+from tune_lora.places import places_of, put
 from tune_lora.spec import StudySpec, from_mapping
 from tune_lora.trainers import kind_of
 
@@ -149,35 +149,6 @@ def known_of(spec: StudySpec, config: Iterable[str] = ()) -> Known:
     return Known(frozenset(tried), kind_of(spec).rules or {}, places, open_places)
 
 
-def places_of(model: type[BaseModel], stem: str = "") -> tuple[frozenset[str], frozenset[str]]:
-    """The dotted places of a section and those among them that hold names of the user's own."""
-    places, open_places = set[str](), set[str]()
-    for name, field in model.model_fields.items():
-        place = f"{stem}{name}"
-        places.add(place)
-        inner, is_open = _inner(field.annotation)
-        if is_open:
-            open_places.add(place)
-        if inner is not None:
-            below, open_below = places_of(inner, f"{place}.")
-            places |= below
-            open_places |= open_below
-    return frozenset(places), frozenset(open_places)
-
-
-def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The section that an annotation names outside of lists, and whether it may be a mapping by any names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    origin = getattr(annotation, "__origin__", None)
-    if origin in (dict, Mapping) or annotation is dict:
-        return None, True
-    if origin in (list, tuple):
-        return None, False
-    found = [_inner(part) for part in get_args(annotation) if part is not annotation]
-    return next((model for model, _ in found if model is not None), None), any(is_open for _, is_open in found)
-
-
 def in_study(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
     """The study with values in place: settings are fixed for all trials, places of the file are replaced.
 
@@ -188,6 +159,36 @@ def in_study(spec: StudySpec, given: Mapping[str, Any]) -> StudySpec:
     rest = {key: value for key, value in given.items() if key.removeprefix(STUDY) not in _SHAPES}
     settings, places = sorted_out(rest, known_of(spec)) if rest else ({}, {})
     return _placed(spec, {**places, **{f"{FIXED}{name}": value for name, value in settings.items()}})
+
+
+def for_run(
+    spec: StudySpec,
+    texts: Iterable[str] = (),
+    *,
+    timeout_hours: float | None = None,
+    n_cv_folds: int | None = None,
+    stage2_epochs: int | None = None,
+) -> StudySpec:
+    """The study as the options of a run would have it; `texts` are those of ``--set``.
+
+    Raises:
+        InputErrors: one cannot be, or the study's trainer has no such thing.
+    """
+    spec = in_study(spec, parse(texts))
+    kind, asked = kind_of(spec), dict[str, Any]()
+    if timeout_hours is not None:
+        asked["budget.timeout_hours"] = timeout_hours
+    if n_cv_folds is not None:
+        if kind.folds == "never":
+            raise InputError(f"--n-cv-folds: the trainer {spec.trainer} does not cross-validate; must be left out")
+        asked["cross_validation.n_folds"] = n_cv_folds
+        if kind.folds == "optional":
+            asked["cross_validation.enabled"] = True
+    if stage2_epochs is not None:
+        if "stage2_epochs" not in (kind.rules or {}):
+            raise InputError(f"--stage2-epochs: the trainer {spec.trainer} has one stage; must be left out")
+        asked["fixed.stage2_epochs"] = stage2_epochs
+    return in_study(spec, asked)
 
 
 def in_space(space: Space, given: Mapping[str, Any]) -> Space:
@@ -253,21 +254,5 @@ def _placed(spec: StudySpec, places: Mapping[str, Any]) -> StudySpec:
         return spec
     document = copy.deepcopy(spec.as_mapping())
     for place, value in places.items():
-        _put(document, place, value)
+        put(document, place, value)
     return from_mapping(document, OPTION)
-
-
-def _put(document: dict[str, Any], place: str, value: Any) -> None:
-    """Writes a value at a dotted place. Below a mapping by the user's own names a dot is part of the name."""
-    first, dot, rest = place.partition(".")
-    if not dot:
-        document[first] = value
-        return
-    if first == FIXED.rstrip("."):
-        document[first] = {**(document.get(first) or {}), rest: value}
-        return
-    inner = document.get(first)
-    if inner is not None and not isinstance(inner, dict):
-        raise InputError(f"{OPTION} {place}: {first} is {inner!r} here, which holds nothing; set {first} as a whole")
-    document[first] = inner or {}
-    _put(document[first], rest, value)

@@ -14,13 +14,15 @@ from trainables import checkpoints
 from trainables.devices import gpu_count
 from trainables.parallel import on_devices
 from trainables.protocol import Report, Trainer, TrialContext, TrialFailure
-from tune_lora import atomic, exports, sources, trainers
+from tune_lora import atomic, exports, overrides, sources, trainers
 from tune_lora.errors import InputError, InputErrors, StudyError
 from tune_lora.sources import STUDY_FILE
 from tune_lora.spec import ResourcesSpec, StudySpec, differences
 
 RECORD = "training.json"
 """What a folder is the training of, and once it has ended what was measured."""
+MODELS = ("model.safetensors", "lora")
+"""Where trainers leave their models."""
 Watch = Callable[[Report, int, float], None]
 """Is shown each report, the budget of the last, and about how many seconds are left."""
 
@@ -33,6 +35,8 @@ def train(
     merged: bool = False,
     output: Path | None = None,
     seed: int | None = None,
+    early_stopping: int | None = None,
+    given: Mapping[str, Any] | None = None,
     watch: Watch | None = None,
 ) -> Path:
     """Trains one configuration to its end; returns the folder that holds it (its LoRA files in ``lora/``).
@@ -41,13 +45,17 @@ def train(
     results folder, a study.db or a study file; without one, the study.yaml beside `config`. A folder in which the
     same training was interrupted goes on from its last checkpoint. Several processes train together where the study's
     resources say so. `merged` is for language models: the whole model
-    with the LoRA in it is written as well, to ``merged/``.
+    with the LoRA in it is written as well, to ``merged/``. `given` are values in place of the configuration's and the
+    study's (`tune_lora.overrides`); `early_stopping` is the trainer's patience in epochs.
 
     Raises:
         InputError: something named does not exist or does not fit; nothing has been started.
         StudyError: the training failed, with its cause.
     """
     spec, params, place, best_seed = _what_to_train(study, config)
+    spec, params = overrides.in_configuration(spec, params, given or {})
+    if early_stopping is not None:
+        params = {**params, _patience(spec): early_stopping}
     if epochs is not None:
         params = _with_epochs(spec, params, epochs)
     if merged and spec.trainer != "llm_lora":
@@ -81,6 +89,25 @@ def _with_epochs(spec: StudySpec, params: Mapping[str, Any], epochs: int) -> dic
     kind = trainers.kind_of(spec)
     twice = {other for one, other in kind.said_twice if one == kind.epochs}
     return {**{name: value for name, value in params.items() if name not in twice}, kind.epochs: epochs}
+
+
+def _patience(spec: StudySpec) -> str:
+    """The setting that says how many epochs without a better value end a training."""
+    rules = trainers.kind_of(spec).rules or {}
+    found = [name for name in rules if name.rpartition(".")[2] == "early_stopping"]
+    if not found:
+        raise InputError(f"--early-stopping: the trainer {spec.trainer} does not stop early; must be left out")
+    return max(found, key=len)  # the canonical name is the dotted one
+
+
+def outcome(folder: Path) -> str:
+    """What came out of a training, in one line: what its study is about, as measured at the end, and the model."""
+    objective = sources.study_file_of(folder / STUDY_FILE).objective
+    metrics = (_record(folder) or {}).get("metrics", {})
+    about = [one.name for one in objective.several] or [objective.metric]
+    measured = [f"{name} {metrics[name]:.4g}" for name in about if name in metrics]
+    models = [folder / name for name in MODELS if (folder / name).exists()]
+    return f"trained: {', '.join(measured) or 'nothing measured'}" + (f"; model: {models[0]}" if models else "")
 
 
 def _run(trainer: Trainer, context: TrialContext, watch: Watch | None) -> Report:

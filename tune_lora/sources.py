@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from search_spaces.space import Space
-from tune_lora import build, spec, store
+from tune_lora import build, overrides, spec, store
 from tune_lora.errors import InputError
 from tune_lora.search_spec import SearchSpec
 from tune_lora.spec import StudySpec
@@ -79,21 +80,23 @@ def study_to_resume(path: Path) -> StudySpec:
     return found
 
 
-def space_and_search(what: str) -> tuple[Space, SearchSpec]:
+def space_and_search(what: str, given: Mapping[str, Any] | None = None) -> tuple[Space, SearchSpec]:
     """The space that a study file, a space file or the name of a shipped space stands for, and how it is searched.
 
+    `given` are values in their place, as `tune_lora.overrides` has them.
+
     Raises:
-        InputError: it stands for none.
+        InputError: it stands for none, or a value cannot be.
     """
     path = Path(what)
     if path.suffix in (".yaml", ".yml") and _is_study(path):
-        study = spec.load(path)
+        study = overrides.in_study(spec.load(path), given or {})
         return build.space_of(study), study.search
-    return Space.load(what), SearchSpec()
+    return overrides.in_space(Space.load(what), given or {}), SearchSpec()
 
 
 def configuration(path: Path) -> dict[str, Any]:
-    """A configuration file, such as ``best_config.yaml``.
+    """A configuration file, such as ``best_config.yaml``, by dotted names; its sections may be nested.
 
     Raises:
         InputError: the file is absent, is not YAML, or holds no setting.
@@ -103,7 +106,18 @@ def configuration(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: holds no settings; must be a configuration such as best_config.yaml")
     if wrong := [key for key in content if not isinstance(key, str)]:
         raise InputError(f"{path}: got the name {wrong[0]!r}; names of settings must be words")
-    return content
+    return flat(content)
+
+
+def flat(nested: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by dotted names: of ``optimizer: {lr: 0.01}`` the entry ``optimizer.lr: 0.01``."""
+    found: dict[str, Any] = {}
+    for name, value in nested.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": item for inner, item in flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _is_study(path: Path) -> bool:

@@ -119,7 +119,8 @@ def test_the_best_configuration_trains_on_with_more_epochs(ran: tuple[Path, subp
     ended = tune_lora("train", "--config", folder / "best_config.yaml", "--epochs", 6, "--output", folder / "longer")
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:-1]] == [f"[{epoch}/6]" for epoch in range(1, 7)]
+    assert [line.split()[0] for line in lines[:-2]] == [f"[{epoch}/6]" for epoch in range(1, 7)]
+    assert re.fullmatch(r"trained: score 0\.\d+", lines[-2]) and lines[-1] == str(folder / "longer")
     again = refused("train", folder, "--output", folder)
     assert again == [f"error: {folder} exists and is kept; remove it, or name another folder with --output"]
 

@@ -15,10 +15,12 @@ from typing import Literal, get_args
 import optuna
 from matplotlib.figure import Figure
 
+from tune_lora import names
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.figures._alone import alone
 from tune_lora.figures._canvas import Missing, save, sentence, styled
 from tune_lora.figures._comparison import comparison
+from tune_lora.figures._gains import gains_figure
 from tune_lora.figures._importance import param_importances
 from tune_lora.figures._parameters import contour, parallel_coordinate, slice_plot
 from tune_lora.figures._progress import intermediate_values, optimization_history
@@ -26,7 +28,8 @@ from tune_lora.figures._trade import hypervolume_history, pareto_front
 from tune_lora.records import StudyRecord, for_objective
 
 __all__ = [
-    "ALL_KINDS", "KINDS", "TRADE_KINDS", "Kind", "TradeKind", "comparison", "draw", "draw_all", "draw_each", "kinds_of"
+    "ALL_KINDS", "KINDS", "TRADE_KINDS", "Kind", "TradeKind",
+    "comparison", "draw", "draw_all", "draw_each", "gains_figure", "kinds_of",
 ]  # fmt: skip
 
 Kind = Literal[
@@ -102,17 +105,33 @@ def draw_all(record: StudyRecord, study: optuna.Study, folder: Path) -> list[Pat
     return draw_each(record, study, kinds_of(record), folder)
 
 
-def draw_each(record: StudyRecord, study: optuna.Study, kinds: Iterable[Kind | TradeKind], folder: Path) -> list[Path]:
-    """Draws some kinds of pictures as `draw_all` does, which it also raises as `draw`."""
+def draw_each(
+    record: StudyRecord,
+    study: optuna.Study,
+    kinds: Iterable[Kind | TradeKind],
+    folder: Path,
+    params: Sequence[str] | None = None,
+) -> list[Path]:
+    """Draws some kinds of pictures as `draw_all` does, of the hyperparameters `params`; raises as `draw`."""
     drawn = []
     for kind in kinds:
         if not record.has_several or kind in TRADE_KINDS:
-            drawn.append(draw(record, study, kind, folder / f"{kind}.png"))
+            drawn.append(draw(record, study, kind, folder / f"{kind}.png", params))
             continue
         for index, objective in enumerate(record.objectives):
             path = folder / f"{kind}.{_in_a_file_name(objective.name)}.png"
-            drawn.append(draw(record, study, kind, path, objective=index))
+            drawn.append(draw(record, study, kind, path, params, objective=index))
     return drawn
+
+
+def named(record: StudyRecord, params: Iterable[str] | None) -> list[str] | None:
+    """Hyperparameters by their whole names, given whole or short ones, several in a word where commas stand between.
+
+    Raises:
+        InputErrors: a line for each that no trial of the study has, or that several are called.
+    """
+    words = [word for text in params or () for word in text.split(",") if word]
+    return names.all_full(words, record.parameter_names, "hyperparameter") if words else None
 
 
 def kinds_of(record: StudyRecord) -> tuple[Kind | TradeKind, ...]:

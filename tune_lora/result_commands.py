@@ -1,0 +1,68 @@
+"""The commands that read what a study left behind. No logic; `tune_lora.cli` registers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+
+from tune_lora.options import Results, several_values
+
+if TYPE_CHECKING:
+    from tune_lora import figures
+
+
+def register(app: typer.Typer) -> None:
+    """Makes these commands the program's."""
+    app.command()(status)
+    app.command()(top)
+    app.command(cls=several_values("--params"))(plot)
+
+
+def status(results: Results) -> None:
+    """Show how a study stands, running or not.
+
+    Example: tune-lora status results/demo
+    """
+    from tune_lora import sources, view
+
+    record = sources.record_of(results)
+    Console().print(view.panel(record, sources.planned_trials(record)))
+
+
+def top(results: Results, n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 10) -> None:
+    """List the best trials.
+
+    Example: tune-lora top results/demo -n 5
+    """
+    from tune_lora import sources, view
+
+    Console().print(view.top_table(sources.record_of(results), n))
+
+
+def plot(
+    results: Results,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option("--kind", "--plot-type", help="One kind of figure; repeatable. Default: all."),
+    ] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Option("--params", metavar="NAME...", help="Hyperparameters to show; short names where unique."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder; default: figures/ in the results.")] = None,
+) -> None:
+    """Draw the figures of a study.
+
+    Example: tune-lora plot results/demo --plot-type contour --params learning_rate network_dim
+    """
+    from tune_lora import figures, sources, store
+
+    folder = sources.results_folder(results)
+    study = store.load_study(folder)
+    record, target = store.read(study), output or folder / "figures"
+    kinds = cast("list[figures.Kind]", kind or figures.kinds_of(record))
+    for path in figures.draw_each(record, study, kinds, target, figures.named(record, params)):
+        typer.echo(path)

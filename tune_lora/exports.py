@@ -95,6 +95,11 @@ def write_best_config(path: Path, record: StudyRecord) -> Path:
     return atomic.write_text(path, _comment(heading, *notes) + _yaml(best.config))
 
 
+def write_config(path: Path, config: Mapping[str, Any], heading: str) -> Path:
+    """Writes a configuration as YAML, with where it is from as a comment."""
+    return atomic.write_text(path, _comment(heading) + _yaml(config))
+
+
 @dataclass(frozen=True)
 class Table:
     """Trials as rows under named columns; None where a trial has no such value."""

@@ -142,9 +142,8 @@ class StudySearcher(Searcher):
 
     def _refer(self, tune_id: str, reference: Reference) -> TrialLog:
         params = self._space.complete(reference.params)
-        return self._given(
-            tune_id, params, self._space.resolve(params), reference.provenance, notes=list(reference.notes)
-        )
+        config, notes = self._space.resolve(params), list(reference.notes)
+        return self._given(tune_id, params, config, reference.provenance, reference.seed, notes)
 
     def _retry(self, tune_id: str, failed: TrialRecord) -> TrialLog:
         # The same trial again: its seed as well.

@@ -19,6 +19,7 @@ from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.folds_spec import CrossValidationSpec
 from tune_lora.objective_spec import ObjectiveSpec
+from tune_lora.phases_spec import AblationSpec, PhaseSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
 from tune_lora.text_spec import TextSpec
@@ -143,6 +144,8 @@ class StudySpec(_Closed):
     objective: ObjectiveSpec = ObjectiveSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     budget: BudgetSpec = BudgetSpec()
+    phases: tuple[PhaseSpec, ...] = ()
+    ablation: AblationSpec = AblationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     tracking: TrackingSpec = TrackingSpec()
     results: str = "results"

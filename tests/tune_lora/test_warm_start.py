@@ -213,6 +213,17 @@ def test_references_of_the_study_file_run_first_and_may_lie_outside_the_space(tm
     assert record.trials[1].notes == ("from the forum",)
 
 
+def test_a_configuration_to_start_with_may_name_its_seed(tmp_path: Path) -> None:
+    mine = {"learning_rate": 8e-5, "network_dim": 64}
+    rows = [{"name": "one", **mine, "seed": 77}, {"name": "other", **mine, "seed": 78}, {"name": "free", **mine}]
+    record = search(tmp_path / "third", V2, 3, gather(study_of(tmp_path, search={"start_with": rows}), V2))
+    assert [trial.seed for trial in record.trials][:2] == [77, 78]
+    assert record.trials[2].seed not in (77, 78)
+    assert {trial.config["network_dim"] for trial in record.trials} == {64}
+    (line,) = mistakes_of(tmp_path, start_with=[{**mine, "seed": -1}])
+    assert line == "search.start_with.0: seed: got -1; must be a whole number from 0, or left out"
+
+
 def test_observations_of_a_file_are_told_and_those_outside_are_counted(tmp_path: Path) -> None:
     (tmp_path / "past.csv").write_text(
         "learning_rate,network_dim,value\n8e-5,64,0.2\n3e-4,64,0.9\n9e-5,128,\n", "utf-8"

@@ -75,7 +75,7 @@ def _named(
         for name, made in space.derived.items():
             if name in config and made.names <= config.keys() and made(config) != config[name]:
                 mistakes.append(f"{row.place}: {name}: got {config[name]}, but {made.text} is {made(config)}")
-        found.append(Reference(provenance, row.params, (row.note,) if row.note else ()))
+        found.append(Reference(provenance, row.params, (row.note,) if row.note else (), row.seed))
     return found
 
 

@@ -23,12 +23,13 @@ class Reference:
     """A configuration to train before the sampler is asked; it may lie outside the space.
 
     `provenance` is ``prior:<name>`` or ``carried:<study>#<trial>`` and stands once in a study. `notes` say what was
-    changed on the way.
+    changed on the way. `seed` is the trial's; None: as the searcher numbers it.
     """
 
     provenance: str
     params: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

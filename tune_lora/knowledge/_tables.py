@@ -20,18 +20,20 @@ from search_spaces.space import Space
 from tune_lora.errors import InputError, nearest
 from tune_lora.knowledge._translate import whole
 
-OWN = ("name", "value", "note")
+SEED = "seed"
+OWN = ("name", "value", "note", SEED)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One entry. `place` is where it stands, for messages."""
+    """One entry. `place` is where it stands, for messages; `seed` that of its trial, where it says one."""
 
     place: str
     name: str
     params: Mapping[str, Any]
     value: float | None = None
     note: str = ""
+    seed: int | None = None
 
 
 def read(given: str | Sequence[Mapping[str, Any]], where: str, space: Space, mistakes: list[str]) -> list[Row]:
@@ -69,12 +71,20 @@ class _Reader:
             self._mistakes.append(f"{place}: got {entry!r}; must be a mapping from parameters to values")
             return Row(place, default_name, {})
         nested = entry.get("params")
-        flat = nested if isinstance(nested, Mapping) else {key: item for key, item in entry.items() if key not in OWN}
+        own = [name for name in OWN if name not in self._names]  # a space may have a parameter of such a name
+        flat = nested if isinstance(nested, Mapping) else {key: item for key, item in entry.items() if key not in own}
         params = {str(name): self._value(place, str(name), item) for name, item in flat.items() if item is not None}
         if not params:
             self._mistakes.append(f"{place}: holds no value; must set at least one parameter")
         name, note = str(entry.get("name") or default_name), str(entry.get("note") or "")
-        return Row(place, name, params, self._result(place, entry.get("value")), note)
+        seed = self._seed(place, entry.get(SEED)) if SEED in own else None
+        return Row(place, name, params, self._result(place, entry.get("value")), note, seed)
+
+    def _seed(self, place: str, value: Any) -> int | None:
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+            return value
+        self._mistakes.append(f"{place}: seed: got {value!r}; must be a whole number from 0, or left out")
+        return None
 
     def _value(self, place: str, name: str, value: Any) -> Any:
         if name not in self._names:

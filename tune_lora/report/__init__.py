@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from tune_lora import atomic, baseline, wording
 from tune_lora.records import pareto
 from tune_lora.report._past import past_trials, reasons
-from tune_lora.report._pictures import base_beside_best, figures, top_galleries
+from tune_lora.report._pictures import base_beside_best, embedded, figures, top_galleries
 from tune_lora.store import StudyRecord, TrialRecord
 
-__all__ = ["render", "write"]
+__all__ = ["embedded", "render", "write"]
 
 TOP_WITH_IMAGES = 5
 """Trials whose images are embedded: a report stays a few megabytes however long the study."""

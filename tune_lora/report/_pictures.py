@@ -52,6 +52,11 @@ def data_uri(path: Path, longest: int, *, lossless: bool = False) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
+def embedded(path: Path, label: str) -> Picture:
+    """One figure, to be shown as it is."""
+    return Picture(label, data_uri(path, FIGURE, lossless=True))
+
+
 def figures(folder: Path) -> list[Picture]:
     """The figures that lie in a folder: those of every study first, in their usual order."""
     usual: dict[str, int] = {kind: at for at, kind in enumerate(ALL_KINDS)}

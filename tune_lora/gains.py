@@ -1,0 +1,143 @@
+"""What a phase gained, and what each change in it gained alone: pure functions of measured values."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from scipy import stats
+
+from tune_lora.records import Direction
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its interval at some confidence. The ends are None where one value says nothing of the spread."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """One change against the phase's start. `measured` is the difference with the same seeds, better is positive; None
+    where no seed was measured for both. `claimed` are the ends of a gain that somebody promised."""
+
+    change: Mapping[str, Any]
+    instead_of: Mapping[str, Any]
+    measured: Interval | None
+    claimed: tuple[float, float] | None = None
+
+    @property
+    def verdict(self) -> str:
+        """What the measurement says of the change, and of the claim where there is one."""
+        if self.measured is None:
+            return "not measured"
+        if not self.measured.is_clear:
+            found = "not told apart from no gain"
+        else:
+            found = "better" if self.measured.mean > 0 else "worse"
+        if self.claimed is None or self.measured.low is None or self.measured.high is None:
+            return found
+        if self.measured.high < self.claimed[0]:
+            return f"{found}; below what was promised"
+        if self.measured.low > self.claimed[1]:
+            return f"{found}; above what was promised"
+        return f"{found}; the promise is not refuted"
+
+
+@dataclass(frozen=True)
+class PhaseGain:
+    """What became of a phase. `start` and `best` are configurations of searched parameters; `values` their objective by
+    seed; `adopted`: whether the best was better by its mean over the seeds, and so is where the next phase starts.
+    `searched` is the best's value in the search, which is a lucky one as every best of many is."""
+
+    name: str
+    start: Mapping[str, Any]
+    best: Mapping[str, Any]
+    searched: float | None
+    start_values: Mapping[int, float]
+    best_values: Mapping[int, float]
+    whole: Interval | None
+    singles: tuple[Gain, ...] = ()
+    n_trials: int = 0
+    changed: tuple[Mapping[str, Any], ...] = field(default=())
+
+    @property
+    def adopted(self) -> bool:
+        """Whether the next phase starts from this one's best."""
+        return self.whole is not None and self.whole.mean > 0
+
+    @property
+    def end(self) -> Mapping[str, Any]:
+        """The configuration that the next phase starts from."""
+        return self.best if self.adopted else self.start
+
+
+@dataclass(frozen=True)
+class PhasesRecord:
+    """A study of phases as far as it has come.
+
+    `start` is where the first phase begins. `values` hold the objective by seed of ``start``, ``end`` and each of the
+    space's references, once all phases are done; `whole` is the gain of the end over the start.
+    """
+
+    name: str
+    metric: str
+    direction: Direction
+    start: Mapping[str, Any]
+    phases: tuple[PhaseGain, ...]
+    seeds: tuple[int, ...]
+    confidence: float
+    values: Mapping[str, Mapping[int, float]]
+    whole: Interval | None = None
+
+    @property
+    def end(self) -> Mapping[str, Any]:
+        """Where the last finished phase ended."""
+        return self.phases[-1].end if self.phases else self.start
+
+
+def paired(
+    before: Mapping[int, float], after: Mapping[int, float], direction: Direction, confidence: float
+) -> Interval | None:
+    """The mean difference over the seeds that both have, better is positive, with Student's interval.
+
+    Source: the paired t interval; differences are taken to be about normal, which few seeds cannot check.
+    """
+    sign = 1 if direction == "maximize" else -1
+    return interval([sign * (after[seed] - before[seed]) for seed in sorted(before.keys() & after.keys())], confidence)
+
+
+def interval(values: Sequence[float], confidence: float) -> Interval | None:
+    """The mean of some values with Student's two-sided interval; None of none."""
+    if not values:
+        return None
+    mean, n = statistics.fmean(values), len(values)
+    if n == 1:
+        return Interval(mean, None, None, 1)
+    reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * statistics.stdev(values) / n**0.5
+    return Interval(mean, mean - reach, mean + reach, n)
+
+
+def differing(start: Mapping[str, Any], best: Mapping[str, Any], belongs_to: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The single changes from one configuration to another. A parameter that exists only because of another one
+    (`belongs_to`) changes with it; between configurations that both have it, it is a change of its own."""
+    changes: dict[str, dict[str, Any]] = {}
+    for name, value in best.items():
+        if name in start and start[name] == value:
+            continue
+        owner = name
+        while name not in start and owner in belongs_to and start.get(belongs_to[owner]) != best.get(belongs_to[owner]):
+            owner = belongs_to[owner]
+        changes.setdefault(owner, {})[name] = value
+    return list(changes.values())

@@ -24,6 +24,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "dataset_spec",
                 "folds_spec",
                 "gains",
+                "phases_check",
                 "phases_spec",
                 "locks",
                 "names",

@@ -13,6 +13,7 @@ from trainables import llm_lora
 from trainables.protocol import Trainer
 from trainables.rules import is_known
 from trainables.rules import mistakes as mistakes_in
+from tune_lora import phases_check
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import Knowledge, gather
 from tune_lora.records import CLOCK
@@ -55,6 +56,8 @@ def plan(spec: StudySpec) -> Plan:
     if space is not None:
         mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer))
         mistakes.extend(_unknown_fixed(spec, space))
+        if spec.phases:
+            _collect(mistakes, lambda: phases_check.check(spec, space))
         knowledge = _collect(mistakes, lambda: gather(spec, space))
     if mistakes:
         raise InputErrors(mistakes)

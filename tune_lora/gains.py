@@ -88,7 +88,8 @@ class PhasesRecord:
     """A study of phases as far as it has come.
 
     `start` is where the first phase begins. `values` hold the objective by seed of ``start``, ``end`` and each of the
-    space's references, once all phases are done; `whole` is the gain of the end over the start.
+    space's references, once all phases are done; `whole` is the gain of the end over the start;
+    `stop_reason` says why it stands where it does.
     """
 
     name: str
@@ -100,6 +101,7 @@ class PhasesRecord:
     confidence: float
     values: Mapping[str, Mapping[int, float]]
     whole: Interval | None = None
+    stop_reason: str = ""
 
     @property
     def end(self) -> Mapping[str, Any]:

@@ -6,14 +6,16 @@ again with a few seeds that the search has not seen; the next phase starts from 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from search_spaces.space import Space
-from tune_lora import build, gains, locks, phases_report, study
-from tune_lora.errors import InputError, InputErrors, StudyError, nearest
+from tune_lora import build, gains, locks, phases_report, store, study
+from tune_lora.errors import InputError, StudyError
 from tune_lora.gains import Gain, PhaseGain, PhasesRecord
+from tune_lora.phases_check import start_of
 from tune_lora.phases_spec import PhaseSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.spec import StudySpec
@@ -42,52 +44,24 @@ def run(spec: StudySpec, *, view: View | None = None) -> PhasesRecord:
         InputErrors: something in the study is not as it must be; nothing has been started.
         StudyError: a phase had no trial that completed.
     """
-    view = view or NoView()
-    space = build.plan(spec).space
-    check(spec, space)
+    part = _Parts(spec, build.plan(spec).space, view or NoView())
     spec.folder.mkdir(parents=True, exist_ok=True)
     with locks.held(spec.folder / "lock", f"study {spec.name!r}"):
-        record = _blank(spec, space)
-        phases_report.write(record, spec)
-        for index, phase in enumerate(spec.phases, start=1):
-            view.note(f"phase {index} of {len(spec.phases)}, {phase.name}: {', '.join(phase.parameters)}")
-            done = _run_phase(spec, phase, index, dict(record.end), space, view)
-            record = _with_phase(record, done)
+        record = _blank(part)
+        if not (spec.folder / "report.html").exists():
             phases_report.write(record, spec)
-            view.note(phases_report.line(done, record))
-        record = _measured_end(record, spec, space, view)
+        try:
+            for index, phase in enumerate(spec.phases, start=1):
+                part.view.note(f"phase {index} of {len(spec.phases)}, {phase.name}: {', '.join(phase.parameters)}")
+                done = _run_phase(part, phase, index, dict(record.end))
+                record = replace(record, phases=(*record.phases, done))
+                phases_report.write(record, spec)
+                part.view.note(phases_report.line(done, record))
+            record = _with_end(record, part)
+        except _Cut as cut:
+            record = replace(record, stop_reason=str(cut))
         phases_report.write(record, spec)
     return record
-
-
-def check(spec: StudySpec, space: Space) -> None:
-    """Whether the phases fit the space.
-
-    Raises:
-        InputErrors: they name parameters that it does not have, or it lacks a default to start from.
-    """
-    mistakes, config = [], start_of(space)
-    for number, phase in enumerate(spec.phases):
-        for name in phase.parameters:
-            if name not in space.parameters:
-                hint = nearest(name, space.parameters)
-                mistakes.append(f"phases.{number}.parameters: unknown parameter {name!r}; {hint}")
-        for claim in phase.claims:
-            mistakes += [
-                f"phases.{number}.claims: {name!r} is not searched in this phase; {nearest(name, phase.parameters)}"
-                for name in claim.change
-                if name not in phase.parameters
-            ]
-    names = [phase.name for phase in spec.phases]
-    mistakes += [
-        f"phases: {name!r} is given twice; must be different names" for name in set(names) if names.count(name) > 1
-    ]
-    unset = (name for name in space.parameters if space.exists(name, space.resolve(config)) and name not in config)
-    mistakes += [f"space: {name} has no default; must have one, since the first phase starts from it" for name in unset]
-    if spec.objective.several:
-        mistakes.append("objective.metrics: a study of phases compares one value; must be one metric and its direction")
-    if mistakes:
-        raise InputErrors(mistakes)
 
 
 def refuse_totals(n_trials: str | None) -> None:
@@ -102,38 +76,56 @@ def refuse_totals(n_trials: str | None) -> None:
         )
 
 
-def start_of(space: Space) -> Config:
-    """Where the first phase starts: the space's defaults, and what is fixed in place of a parameter."""
-    return dict(space.complete({}))
-
-
 # --- one phase -------------------------------------------------------------------------------------------------------
 
 
-def _run_phase(spec: StudySpec, phase: PhaseSpec, index: int, start: Config, space: Space, view: View) -> PhaseGain:
-    name = f"{spec.name}-{index}-{phase.name}"
-    searching = _part(spec, name, pinned=_pinned(start, phase))
-    rows = [{"name": "start", **start}]
-    search = searching.search.model_copy(update={"start_with": tuple(rows), "priors": False})
-    budget = searching.budget.model_copy(update={"n_trials": phase.n_trials})
-    found = study.run(searching.model_copy(update={"search": search, "budget": budget}), view=view)
+class _Cut(Exception):
+    """A part ended before it was done: time is over, or somebody pressed ctrl-C. The same command goes on."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Runs the studies that a study of phases is made of, in its folder and within its time."""
+
+    spec: StudySpec
+    space: Space
+    view: View
+    started: float = field(default_factory=time.monotonic)
+
+    def run(self, name: str, *, pinned: Mapping[str, Any], **changes: Mapping[str, Any]) -> StudyRecord:
+        """One part. `changes` are settings by section.
+
+        Raises:
+            _Cut: it ended before it was done.
+        """
+        spec = self.spec
+        sections = {section: getattr(spec, section).model_copy(update=dict(new)) for section, new in changes.items()}
+        if (hours := spec.budget.timeout_hours) is not None:
+            left = hours - (time.monotonic() - self.started) / 3600
+            if left <= 0:
+                raise _Cut(f"timeout: {hours:g} h are over")
+            sections["budget"] = sections["budget"].model_copy(update={"timeout_hours": left})
+        asked = {"name": name, "results": str(spec.folder), "phases": (), "fixed": {**spec.fixed, **pinned}}
+        record = study.run(spec.model_copy(update=asked | sections), view=self.view)
+        if record.stop_reason.startswith((store.INTERRUPTED, "timeout")):
+            raise _Cut(record.stop_reason)
+        return record
+
+
+def _run_phase(part: _Parts, phase: PhaseSpec, index: int, start: Config) -> PhaseGain:
+    name, space = f"{part.spec.name}-{index}-{phase.name}", part.space
+    rows = ({"name": "start", **start},)
+    search = {"start_with": rows, "priors": False}
+    found = part.run(name, pinned=_pinned(start, phase), search=search, budget={"n_trials": phase.n_trials})
     if found.best is None:
-        raise StudyError(f"phase {phase.name!r}: no trial completed; see {searching.folder / 'report.html'}")
+        raise StudyError(f"phase {phase.name!r}: no trial completed; see {part.spec.folder / name / 'report.html'}")
     best = _parameters_in(found.best.config, space)
-    wanted = list(_measurements(start, best, phase, space))
-    values = _measure(spec, f"{name}-ablation", wanted, space, view)
-    return _gain(phase, start, best, found, values, spec, space)
+    values = _measure(part, f"{name}-ablation", list(_measurements(start, best, phase, space)))
+    return _gain(phase, start, best, found, values, part)
 
 
 def _pinned(start: Mapping[str, Any], phase: PhaseSpec) -> Config:
     return {name: value for name, value in start.items() if name not in phase.parameters}
-
-
-def _part(spec: StudySpec, name: str, pinned: Mapping[str, Any]) -> StudySpec:
-    """A study within the study, in its folder."""
-    return spec.model_copy(
-        update={"name": name, "results": str(spec.folder), "phases": (), "fixed": {**spec.fixed, **pinned}}
-    )
 
 
 def _parameters_in(config: Mapping[str, Any], space: Space) -> Config:
@@ -177,10 +169,9 @@ def _gain(
     best: Config,
     found: StudyRecord,
     values: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]],
-    spec: StudySpec,
-    space: Space,
+    part: _Parts,
 ) -> PhaseGain:
-    direction, confidence = spec.objective.direction, spec.ablation.confidence
+    space, direction, confidence = part.space, part.spec.objective.direction, part.spec.ablation.confidence
 
     def of(config: Mapping[str, Any]) -> Mapping[int, float]:
         return next((measured for trained, measured in values if trained == config), {})
@@ -215,51 +206,44 @@ def seeds_of(spec: StudySpec) -> tuple[int, ...]:
 
 
 def _measure(
-    spec: StudySpec, name: str, wanted: Sequence[Measurement], space: Space, view: View
+    part: _Parts, name: str, wanted: Sequence[Measurement]
 ) -> list[tuple[Mapping[str, Any], dict[int, float]]]:
     """Trains each configuration with each seed, to its end; returns the objective by configuration and seed."""
-    seeds = seeds_of(spec)
+    seeds = seeds_of(part.spec)
     rows = tuple({"name": f"{one.label} / {seed}", **one.config, "seed": seed} for seed in seeds for one in wanted)
-    view.note(f"measuring {len(wanted)} configurations with {len(seeds)} seeds each: start, best, single changes")
-    plain = _part(spec, name, pinned={})
-    asked = plain.model_copy(
-        update={
-            "search": plain.search.model_copy(update={"start_with": rows, "priors": False, "sampler": "random"}),
-            "scheduler": SchedulerSpec(name="none"),
-            "budget": plain.budget.model_copy(update={"n_trials": len(rows), "plateau": None, "target": None}),
-        }
+    part.view.note(f"measuring {len(wanted)} configurations with {len(seeds)} seeds each")
+    measured = part.run(
+        name,
+        pinned={},
+        search={"start_with": rows, "priors": False, "sampler": "random"},
+        scheduler=SchedulerSpec(name="none").model_dump(),
+        budget={"n_trials": len(rows), "plateau": None, "target": None},
     )
-    measured = study.run(asked, view=view)
-    done = [trial for trial in measured.trials if trial.state == "complete" and trial.value is not None]
-    return [
-        (
-            one.config,
-            {t.seed: t.value for t in done if t.value is not None and _parameters_in(t.config, space) == one.config},
-        )
-        for one in wanted
-    ]
+
+    def values_of(config: Mapping[str, Any]) -> dict[int, float]:
+        return {
+            trial.seed: trial.value
+            for trial in measured.trials
+            if trial.value is not None and _parameters_in(trial.config, part.space) == config
+        }
+
+    return [(one.config, values_of(one.config)) for one in wanted]
 
 
-def _measured_end(record: PhasesRecord, spec: StudySpec, space: Space, view: View) -> PhasesRecord:
-    """The end beside the very start and beside the space's own references."""
+def _with_end(record: PhasesRecord, part: _Parts) -> PhasesRecord:
+    """The end measured beside the very start and beside the space's own references."""
+    space, spec = part.space, part.spec
     wanted = [Measurement("start", record.start), Measurement("end", record.end)]
     priors = {prior.name: _parameters_in(space.complete(prior.params), space) for prior in space.priors if prior.run}
     wanted += [Measurement(name, config) for name, config in priors.items()]
-    distinct = [
-        one for number, one in enumerate(wanted) if one.config not in [other.config for other in wanted[:number]]
-    ]
-    values = _measure(spec, f"{spec.name}-end", distinct, space, view)
+    distinct = [one for at, one in enumerate(wanted) if one.config not in [other.config for other in wanted[:at]]]
+    values = _measure(part, f"{spec.name}-end", distinct)
     by_label = {one.label: next(found for config, found in values if config == one.config) for one in wanted}
     whole = gains.paired(by_label["start"], by_label["end"], spec.objective.direction, spec.ablation.confidence)
-    return replace(record, values=by_label, whole=whole)
+    return replace(record, values=by_label, whole=whole, stop_reason="all phases are done")
 
 
-def _blank(spec: StudySpec, space: Space) -> PhasesRecord:
-    objective, start = spec.objective, start_of(space)
-    return PhasesRecord(
-        spec.name, objective.metric, objective.direction, start, (), seeds_of(spec), spec.ablation.confidence, {}
-    )
-
-
-def _with_phase(record: PhasesRecord, done: PhaseGain) -> PhasesRecord:
-    return replace(record, phases=(*record.phases, done))
+def _blank(part: _Parts) -> PhasesRecord:
+    spec, start = part.spec, start_of(part.space)
+    metric, direction = spec.objective.metric, spec.objective.direction
+    return PhasesRecord(spec.name, metric, direction, start, (), seeds_of(spec), spec.ablation.confidence, {})

@@ -47,6 +47,15 @@ def line(phase: PhaseGain, record: PhasesRecord) -> str:
     return f"phase {phase.name}: {told(phase.whole)} {record.metric} ({changes}); {outcome}"
 
 
+def summary(record: PhasesRecord, spec: StudySpec) -> list[str]:
+    """What to say when a run has ended, a line each."""
+    lines = [line(phase, record) for phase in record.phases]
+    if record.whole is not None:
+        lines.append(f"from start to end: {told(record.whole)} {record.metric}")
+    lines.append(record.stop_reason)
+    return [*lines, f"{spec.folder / 'report.html'}", f"{spec.folder / 'best_config.yaml'}"]
+
+
 def told(interval: Interval | None) -> str:
     """A gain with its interval: ``+0.052 [+0.031, +0.073]``; better is positive."""
     if interval is None:
@@ -69,6 +78,7 @@ def render(record: PhasesRecord, spec: StudySpec) -> str:
     return environment.get_template("phases.html.j2").render(
         record=record,
         planned=len(spec.phases),
+        stop_reason=record.stop_reason,
         figure=embedded(spec.folder / "figures" / FIGURE, "measured gains"),
         phases=[_phase(phase, record, spec, number) for number, phase in enumerate(record.phases, start=1)],
         levels=[_level(label, values) for label, values in record.values.items()],

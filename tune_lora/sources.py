@@ -17,6 +17,7 @@ from tune_lora.store import StudyRecord
 
 DATABASE = "study.db"
 STUDY_FILE = "study.yaml"
+PHASES = "phases.json"
 
 
 def results_folder(path: Path) -> Path:
@@ -30,6 +31,8 @@ def results_folder(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     if not (folder / DATABASE).is_file() and path.is_file():
         folder = spec.load(path).folder
+    if (folder / PHASES).is_file() and (parts := sorted(path.parent.name for path in folder.glob(f"*/{DATABASE}"))):
+        raise InputError(f"{folder}: holds a study of phases; must be one of its parts: {', '.join(parts)}")
     if not (folder / DATABASE).is_file():
         raise InputError(f"{folder}: no {DATABASE} here; `tune-lora run STUDY` makes it")
     return folder

@@ -145,10 +145,26 @@ def _search(spec: StudySpec, n_trials: str | None) -> None:
     from tune_lora import store, study
     from tune_lora.view import LiveView, summary
 
+    if spec.phases:
+        _search_phases(spec, n_trials)
+        return
     console = Console()
     with LiveView(console) as view:
         record = study.run(spec, n_trials=n_trials, view=view)
     console.print(summary(record, spec.folder))
+    if record.stop_reason.startswith(store.INTERRUPTED):
+        raise typer.Exit(INTERRUPTED_CODE)
+
+
+def _search_phases(spec: StudySpec, n_trials: str | None) -> None:
+    from tune_lora import phases, phases_report, store
+    from tune_lora.view import LiveView
+
+    phases.refuse_totals(n_trials)
+    with LiveView(Console()) as view:
+        record = phases.run(spec, view=view)
+    for line in phases_report.summary(record, spec):
+        typer.echo(line)
     if record.stop_reason.startswith(store.INTERRUPTED):
         raise typer.Exit(INTERRUPTED_CODE)
 

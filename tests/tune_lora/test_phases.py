@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tune_lora import build, phases, spec, store
+from tune_lora import build, cli, phases, sources, spec, store
 from tune_lora.errors import InputError, InputErrors
 
 SPACE = {
@@ -140,6 +140,41 @@ def test_mistakes_are_found_before_anything_starts(tmp_path, changes, says) -> N
 def test_phases_have_no_total(tmp_path) -> None:
     with pytest.raises(InputError, match=r"--n-trials: got \+5, but each phase has its own n_trials"):
         phases.refuse_totals("+5")
+
+
+def test_what_reads_one_study_names_the_parts(finished) -> None:
+    study, _ = finished
+    with pytest.raises(InputError, match=r"holds a study of phases; must be one of its parts: steps-1-rate, steps-1-"):
+        sources.record_of(study.folder)
+    assert sources.record_of(study.folder / "steps-2-width").best is not None
+
+
+def test_the_command_line_runs_it_and_says_what_was_gained(finished, capsys) -> None:
+    study, _ = finished
+    file = study.folder.parent / "again.yaml"
+    file.write_text(yaml.safe_dump(study.as_mapping()))
+    main_ended = run_main(["run", str(file)])
+    said = capsys.readouterr().out
+    assert main_ended == 0
+    assert "phase rate: +" in said
+    assert "from start to end: +" in said
+    assert run_main(["run", str(file), "--n-trials", "9"]) == 2
+
+
+def run_main(arguments: list[str]) -> int:
+    try:
+        cli.main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_time_that_is_over_ends_it_between_parts_and_the_report_says_so(tmp_path, ray_session) -> None:
+    study = study_in(tmp_path, budget={"timeout_hours": 1e-9})
+    record = phases.run(study)
+    assert record.stop_reason.startswith("timeout")
+    assert record.phases == ()
+    assert "timeout" in (study.folder / "report.html").read_text()
 
 
 def test_a_phase_is_checked_with_the_study(tmp_path) -> None:

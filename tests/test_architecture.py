@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             *(
                 "atomic",
                 "baseline",
+                "custom_spec",
                 "dataset_spec",
                 "folds_spec",
                 "gains",

@@ -86,9 +86,9 @@ def processes(resources: ResourcesSpec, gpus: int) -> int:
 
 def _with_epochs(spec: StudySpec, params: Mapping[str, Any], epochs: int) -> dict[str, Any]:
     """A configuration with another number of epochs; that of text has a number of steps in its place at most."""
-    kind = trainers.kind_of(spec)
-    twice = {other for one, other in kind.said_twice if one == kind.epochs}
-    return {**{name: value for name, value in params.items() if name not in twice}, kind.epochs: epochs}
+    setting = trainers.epochs_of(spec)
+    twice = {other for one, other in trainers.kind_of(spec).said_twice if one == setting}
+    return {**{name: value for name, value in params.items() if name not in twice}, setting: epochs}
 
 
 def _patience(spec: StudySpec) -> str:

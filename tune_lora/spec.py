@@ -15,6 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from trainables import user_module
+from tune_lora.custom_spec import CustomSpec
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.folds_spec import CrossValidationSpec
@@ -132,7 +134,9 @@ class StudySpec(_Closed):
     )
     dataset: DatasetSpec | None = None
     text: TextSpec | None = None
-    trainer: Literal["diffusion_lora", "llm_lora", "curve"] = "diffusion_lora"
+    trainer: Literal["diffusion_lora", "llm_lora", "curve", "custom"] = "diffusion_lora"
+    trainable: str | None = Field(None, description="module:function, a trainer of the user's own")
+    custom: CustomSpec = CustomSpec()
     curve: CurveSpec = CurveSpec()
     cross_validation: CrossValidationSpec = CrossValidationSpec()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -150,6 +154,13 @@ class StudySpec(_Closed):
     tracking: TrackingSpec = TrackingSpec()
     results: str = "results"
     storage: str | None = Field(None, description="any Optuna storage URL; null: study.db in the results folder")
+
+    @model_validator(mode="before")
+    @classmethod
+    def a_trainable_is_a_custom_trainer(cls, given: Any) -> Any:
+        """``trainable:`` alone says which trainer."""
+        is_alone = isinstance(given, Mapping) and given.get("trainable") is not None and "trainer" not in given
+        return {**given, "trainer": "custom"} if is_alone else given
 
     @model_validator(mode="before")
     @classmethod
@@ -182,6 +193,16 @@ class StudySpec(_Closed):
     def language_models_need_text(self) -> StudySpec:
         if self.trainer == "llm_lora" and self.text is None:
             raise ValueError("text is missing; must be given for the trainer llm_lora, with at least its path")
+        return self
+
+    @model_validator(mode="after")
+    def a_custom_trainer_has_a_trainable(self) -> StudySpec:
+        if self.trainer == "custom" and self.trainable is None:
+            raise ValueError("trainable is missing; must be module:function, such as my_module:train")
+        if self.trainer != "custom" and self.trainable is not None:
+            raise ValueError(
+                f"trainable: got {self.trainable!r} beside the trainer {self.trainer}; must be one of them"
+            )
         return self
 
     @field_validator("storage")
@@ -223,6 +244,8 @@ DEFINING = (
     "dataset",
     "text",
     "trainer",
+    "trainable",
+    "custom",
     "cross_validation",
     "precision",
     "space",
@@ -291,6 +314,8 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
         updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
     if spec.text is not None:
         updates["text"] = spec.text.with_paths(found)
+    if spec.trainable is not None:
+        updates["trainable"] = user_module.located(spec.trainable, folder)
     if spec.base not in BASES:
         updates["base"] = found(spec.base)
     if isinstance(spec.space, str) and spec.space.endswith((".yaml", ".yml")):

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from trainables import curve, demo_character, demo_logbook, diffusion_lora, llm_lora
 from trainables.curve import Curve
+from trainables.custom import Custom
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
 from trainables.llm_lora import LlmLora
 from trainables.lora.paths import cache_folder, resolve_base
@@ -22,6 +23,7 @@ from trainables.protocol import Trainer
 from trainables.rules import Rule
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError
+from tune_lora.records import CLOCK
 from tune_lora.spec import StudySpec
 from tune_lora.text_spec import DEMO_LOGBOOK, TextSpec
 
@@ -128,6 +130,42 @@ def text_trainer(spec: StudySpec, *, merged: bool = False) -> LlmLora:
     )
 
 
+def custom_trainer(spec: StudySpec) -> Custom:
+    """The trainer that runs a function of the user's.
+
+    Raises:
+        InputError: the study names none.
+    """
+    if spec.trainable is None:
+        raise InputError(f"study {spec.name!r} has no trainable; must have one to run a trainer of your own")
+    about = tuple(one.name for one in spec.objective.several if one.name not in CLOCK) or (spec.objective.metric,)
+    return Custom(spec.trainable, spec.custom.horizon, spec.custom.unit, about)
+
+
+def custom_metrics(spec: StudySpec) -> tuple[str, ...] | None:
+    """What the study or the function says that it measures; None where neither does, or there is no such function."""
+    if spec.custom.metrics is not None:
+        return spec.custom.metrics
+    try:
+        return custom_trainer(spec).metrics()
+    except InputError:  # the checks tell
+        return None
+
+
+def epochs_of(spec: StudySpec) -> str:
+    """The setting that says how long a trial of the study is.
+
+    Raises:
+        InputError: it is no setting but the same number for all.
+    """
+    if spec.trainer != "custom":
+        return kind_of(spec).epochs
+    length = custom_trainer(spec).length_setting()
+    if not isinstance(length, str):
+        raise InputError("--epochs: how long a trial is stands in no setting of this study (custom.horizon)")
+    return length
+
+
 def seconds(spec: StudySpec) -> float | None:
     """The limit of one trial."""
     hours = spec.budget.trial_timeout_hours
@@ -166,6 +204,10 @@ def _text_checks(spec: StudySpec, trainer: LlmLora) -> Iterable[Callable[[], obj
     return (lambda: text_sources.resolve(spec.base), trainer.check_data)
 
 
+def _custom_checks(spec: StudySpec, trainer: Custom) -> Iterable[Callable[[], object]]:  # noqa: ARG001  # as others
+    return (trainer.function,)
+
+
 KINDS: Mapping[str, Kind] = {
     "diffusion_lora": Kind(image_trainer, lambda _: diffusion_lora.METRICS, IMAGE_RULES, _image_checks),
     "llm_lora": Kind(
@@ -176,6 +218,7 @@ KINDS: Mapping[str, Kind] = {
         epochs="epochs",
         said_twice=llm_lora.SAID_TWICE,
     ),
+    "custom": Kind(custom_trainer, custom_metrics, checks=_custom_checks, epochs="epochs"),
     "curve": Kind(_curve, lambda _: curve.METRICS),
 }
 """By the name that a study file gives as its `trainer`."""

@@ -54,7 +54,9 @@ def test_everything_imported_is_asked_for() -> None:
     from importlib.metadata import packages_distributions
 
     own = {"tune_lora", "trainables", "search_spaces", "cluster"}
-    asked = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for name, extra in extras.items() if name != "dev" for line in extra)]
+    asked = {canonicalize_name(Requirement(line).name) for line in lines}
     names = set()
     for package in own:
         for path in (ROOT / package).rglob("*.py"):

@@ -144,14 +144,16 @@ def _unknown_fixed(spec: StudySpec, space: Space) -> Iterable[str]:
     rules = kind_of(spec).rules
     if rules is None:
         return
-    used = {*rules, *space.parameters, *space.derived, *space.external, *_own_fixed(spec)}
+    used = {*rules, *space.parameters, *space.derived, *space.external, *_own_names(spec)}
     for name in spec.fixed:
         if name not in used and not is_known(name, rules):
             yield f"fixed: unknown setting {name!r}; {nearest(name, used)}"
 
 
-def _own_fixed(spec: StudySpec) -> Iterable[str]:
-    return Space.load(spec.space, where="space").fixed
+def _own_names(spec: StudySpec) -> Iterable[str]:
+    """What the space knows before the study fixes anything: a parameter that is pinned is none of it any more."""
+    space = Space.load(spec.space, where="space")
+    return [*space.fixed, *space.parameters]
 
 
 def _collect(mistakes: list[str], make: Callable[[], Any]) -> Any:

@@ -146,6 +146,11 @@ def is_text(record: StudyRecord) -> bool:
     return record.spec.get("trainer") == "llm_lora"
 
 
+def draws(record: StudyRecord) -> bool:
+    """Whether a study trained models that draw."""
+    return record.spec.get("trainer", "diffusion_lora") == "diffusion_lora"
+
+
 def caveats(record: StudyRecord) -> list[str]:
     """What must stand beside the result: one sentence each."""
     found = []
@@ -156,7 +161,7 @@ def caveats(record: StudyRecord) -> list[str]:
             + (f" ({reasons})" if reasons else "")
         )
     if record.best is not None and not record.is_verified:
-        once = "trained with one seed" if is_text(record) else "judged on one set of prompts and seeds"
+        once = "judged on one set of prompts and seeds" if draws(record) else "trained with one seed"
         found.append(f"{NOT_VERIFIED}: the winner was {once}")
     return found
 
@@ -223,8 +228,10 @@ def next_commands(record: StudyRecord, folder: str) -> list[tuple[str, str]]:
         commands += [
             (f"tune-lora top {folder}", "the best trials side by side"),
             (f"tune-lora train {folder}", "train the best configuration to its end, with more epochs if you like"),
-            (f"tune-lora generate {folder}", "let the winner write" if is_text(record) else "draw with the winner"),
         ]
+    if record.best is not None and (draws(record) or is_text(record)):
+        what = "draw with the winner" if draws(record) else "let the winner write"
+        commands.append((f"tune-lora generate {folder}", what))
     return commands
 
 

@@ -43,7 +43,17 @@ def all_full(given: Iterable[str], names: Iterable[str], what: str) -> list[str]
 
 
 def short(names: Iterable[str]) -> dict[str, str]:
-    """Each name by the last of its parts where no other name ends so, whole where one does."""
+    """Each name by the last of its parts where no other name ends so, whole where one does.
+
+    A name below another name (``network_dim.mid_block`` beside ``network_dim``) or with a number at its end means
+    nothing without its stem, and stays whole.
+    """
     known = list(dict.fromkeys(names))
     ends = Counter(name.rpartition(".")[2] for name in known)
-    return {name: last if ends[last := name.rpartition(".")[2]] == 1 and last else name for name in known}
+
+    def shown(name: str) -> str:
+        stem, _, last = name.rpartition(".")
+        speaks = ends[last] == 1 and bool(last) and not last.isdigit() and stem not in known
+        return last if speaks else name
+
+    return {name: shown(name) for name in known}

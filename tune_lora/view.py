@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tune_lora import baseline, wording
+from tune_lora import baseline, names, wording
 from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -137,10 +137,10 @@ def top_table(record: StudyRecord, n: int = 10) -> RenderableType:
     With several objectives the Pareto front comes first, marked, and the recommended trial leads it.
     """
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = [objective.name for objective in record.objectives] or [record.score_name]
+    about = [objective.name for objective in record.objectives] or [record.score_name]
     has_baseline = baseline.baseline_trial(record) is not None
     more = ["front"] if record.has_several else ["vs baseline"] if has_baseline else []
-    for name in ("", "trial", *names, *more, "time"):
+    for name in ("", "trial", *about, *more, "time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("configuration")
     leading = {trial.number for trial in pareto(record)}
@@ -206,7 +206,9 @@ def _line(trial: TrialRecord, record: StudyRecord, total: int) -> str:
 
 def _searched(record: StudyRecord, trial: TrialRecord) -> str:
     shared = wording.shared_settings(record)
-    return _settings({name: text for name, text in wording.settings(trial.config).items() if name not in shared})
+    called = names.short(trial.config)
+    own = {name: text for name, text in wording.settings(trial.config).items() if name not in shared}
+    return _settings({called[name]: text for name, text in own.items()})
 
 
 def _settings(settings: Mapping[str, str]) -> str:

@@ -60,6 +60,33 @@ def test_a_results_folder_gets_the_six_pictures(example: Any) -> None:
     assert {path.parent for path in paths} == {example.folder / "figures"}
 
 
+def test_two_hyperparameters_asked_for_are_one_big_picture(example: Any, tmp_path: Path) -> None:
+    sizes = {}
+    for name, params in {"two": ["learning_rate", "network_dim"], "all": None}.items():
+        path = figures.draw(example.record, example.study, "contour", tmp_path / f"{name}.png", params)
+        with Image.open(path) as picture:
+            sizes[name] = picture.size
+    assert sizes["two"][1] > 1.4 * sizes["all"][1] and sizes["two"][0] < sizes["all"][0]
+
+
+def test_hyperparameters_are_asked_for_by_short_names() -> None:
+    domains: dict[str, BaseDistribution] = {
+        name: FloatDistribution(0, 1) for name in ("optimizer.lr", "a.x", "b.x", "width")
+    }
+    record = store.read(study_of((dict.fromkeys(domains, 0.5), 1.0), domains=domains))
+    assert figures.named(record, ["lr,width", "a.x"]) == ["optimizer.lr", "width", "a.x"]
+    assert figures.named(record, None) is figures.named(record, []) is None
+    with pytest.raises(InputError) as caught:
+        figures.named(record, ["x", "widht"])
+    ambiguous, unknown = str(caught.value).splitlines()
+    assert "may be one of a.x, b.x" in ambiguous and "did you mean 'width'?" in unknown
+
+
+def test_a_logarithmic_axis_over_decades_is_marked_at_powers_of_ten() -> None:
+    assert ParamAxis("x", 1e-5, 1e-1, log=True).ticks(5)[1] == ["1e-5", "1e-4", "0.001", "0.01", "0.1"]
+    assert ParamAxis("x", 6e-5, 1.2e-4, log=True).ticks(3)[1][0] == "6e-5"
+
+
 EDGES = {
     "no trial": study_of(),
     "only pruned": study_of(({"x": 1e-4, "n": 2}, None)),

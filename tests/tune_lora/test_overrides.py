@@ -142,6 +142,17 @@ def test_a_name_is_found_only_where_nothing_else_is_called_so(known: list[str], 
             full(key, known, "name")
 
 
+def test_a_name_that_means_nothing_alone_is_shown_whole() -> None:
+    assert short(["network_dim", "network_dim.mid_block", "optimizer.lr", "rank.0", "a.x", "b.x"]) == {
+        "network_dim": "network_dim",
+        "network_dim.mid_block": "network_dim.mid_block",
+        "optimizer.lr": "lr",
+        "rank.0": "rank.0",
+        "a.x": "a.x",
+        "b.x": "b.x",
+    }
+
+
 def test_several_names_are_looked_up_at_once() -> None:
     assert all_full(["lr", "optimizer.lr"], ["optimizer.lr", "a.x", "b.x"], "hyperparameter") == ["optimizer.lr"]
     with pytest.raises(InputError) as caught:

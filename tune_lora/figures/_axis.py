@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,9 @@ class ParamAxis:
 
     def _round_values(self, most: int) -> list[float]:
         if self.log:
+            first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
+            if last - first >= 2:  # powers of ten say that it is a logarithmic axis
+                return [float(f"1e{power}") for power in range(first, last + 1, math.ceil((last - first + 1) / most))]
             values = [float(f"{value:.1e}") for value in np.geomspace(self.low, self.high, most)]
         else:
             values = [float(v) for v in mpl.ticker.MaxNLocator(most - 1).tick_values(self.low, self.high)]

@@ -53,7 +53,8 @@ def contour(record: StudyRecord, study: optuna.Study, params: Sequence[str] | No
         raise Missing("Needs two hyperparameters that took at least two values each in completed trials.")
     names = list(params)[:3] if params and set(params) <= set(names) else most_important(record, study, names, 3)
     pairs = list(combinations(names, 2))
-    figure, panes = panels(max(6.2, 1.2 + 3.7 * len(pairs)), 3.7, 1, len(pairs))
+    size = (8.0, 5.8) if len(pairs) == 1 else (1.2 + 3.7 * len(pairs), 3.7)
+    figure, panes = panels(*size, 1, len(pairs))
     colours = _colours(record, done)
     for pane, (first, second) in zip(panes, pairs, strict=True):
         _contour(pane, record, axes_of[first], axes_of[second], done, colours)

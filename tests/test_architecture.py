@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "scheduler_spec",
                 "search_spec",
             ),
-            *("spec", "store", "table_spec", "text_spec"),
+            *("spec", "store", "table_spec", "text_spec", "transfer_spec"),
         }
     ),
     frozenset({"trainers"}),

@@ -25,6 +25,7 @@ from tune_lora.phases_spec import AblationSpec, PhaseSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
 from tune_lora.text_spec import TextSpec
+from tune_lora.transfer_spec import TransferSpec
 
 BASES = ("tiny-sd", "smollm2")
 """Known by name, wherever they lie."""
@@ -134,10 +135,11 @@ class StudySpec(_Closed):
     )
     dataset: DatasetSpec | None = None
     text: TextSpec | None = None
-    trainer: Literal["diffusion_lora", "llm_lora", "curve", "custom"] = "diffusion_lora"
+    trainer: Literal["diffusion_lora", "llm_lora", "two_stage", "curve", "custom"] = "diffusion_lora"
     trainable: str | None = Field(None, description="module:function, a trainer of the user's own")
     custom: CustomSpec = CustomSpec()
     curve: CurveSpec = CurveSpec()
+    transfer: TransferSpec = TransferSpec()
     cross_validation: CrossValidationSpec = CrossValidationSpec()
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     space: str | dict[str, Any]
@@ -243,6 +245,7 @@ DEFINING = (
     "prediction_type",
     "dataset",
     "text",
+    "transfer",
     "trainer",
     "trainable",
     "custom",
@@ -314,6 +317,7 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
         updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
     if spec.text is not None:
         updates["text"] = spec.text.with_paths(found)
+    updates["transfer"] = spec.transfer.with_paths(found)
     if spec.trainable is not None:
         updates["trainable"] = user_module.located(spec.trainable, folder)
     if spec.base not in BASES:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables import curve, demo_character, demo_logbook, diffusion_lora, llm_lora
+from trainables import curve, demo_character, demo_logbook, diffusion_lora, llm_lora, two_stage
 from trainables.curve import Curve
 from trainables.custom import Custom
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
@@ -21,9 +21,12 @@ from trainables.lora.settings import IMAGE_RULES
 from trainables.lora.text import sources as text_sources
 from trainables.protocol import Trainer
 from trainables.rules import Rule
+from trainables.transfer.settings import RULES as TRANSFER_RULES
+from trainables.two_stage import TwoStage
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError
 from tune_lora.records import CLOCK
+from tune_lora.scheduler_spec import READS
 from tune_lora.spec import StudySpec
 from tune_lora.text_spec import DEMO_LOGBOOK, TextSpec
 
@@ -166,6 +169,22 @@ def epochs_of(spec: StudySpec) -> str:
     return length
 
 
+def transfer_trainer(spec: StudySpec) -> TwoStage:
+    """The two-stage trainer of a study. Folds train one after the other where a scheduler looks at each of them; where
+    one has rungs, the trial sees whether they lie between folds."""
+    validation, folds = spec.cross_validation, spec.transfer.folds
+    if folds == "auto" and "watch" in READS[spec.scheduler.name]:
+        folds = "sequential"
+    return spec.transfer.trainer(
+        cache_folder() / "stage1",
+        n_folds=validation.n_folds,
+        fold_seed=validation.seed,
+        aggregation=validation.aggregation,
+        folds=folds,
+        trial_timeout_seconds=seconds(spec),
+    )
+
+
 def seconds(spec: StudySpec) -> float | None:
     """The limit of one trial."""
     hours = spec.budget.trial_timeout_hours
@@ -220,5 +239,14 @@ KINDS: Mapping[str, Kind] = {
     ),
     "custom": Kind(custom_trainer, custom_metrics, checks=_custom_checks, epochs="epochs"),
     "curve": Kind(_curve, lambda _: curve.METRICS),
+    "two_stage": Kind(
+        transfer_trainer,
+        lambda _: two_stage.METRICS,
+        TRANSFER_RULES,
+        lambda _, trainer: (trainer.check_data,),
+        final=lambda spec, _: replace(transfer_trainer(spec), final=True),
+        epochs="stage2_final_epochs",
+        folds="always",
+    ),
 }
 """By the name that a study file gives as its `trainer`."""

@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             *(
                 "atomic",
                 "baseline",
+                "classifier_spec",
                 "custom_spec",
                 "dataset_spec",
                 "folds_spec",

@@ -22,6 +22,8 @@ METRICS = (
 )  # fmt: skip
 """What the last report of a trial holds; `worst_group_acc` where there are modalities or a group column, which also
 have ``acc_<group>`` each."""
+MODALITY_METRICS = ("acc_image", "acc_text")
+"""More of them for images with texts."""
 FOLD_METRICS = ("fold_score",)
 """More of them where trials are judged in folds; and ``<objective>_spread`` and ``fold_<k>_<metric>``."""
 MEASURED_BY_CLOCK = ("seconds",)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from trainables import user_module
+from tune_lora.classifier_spec import ClassifierSpec
 from tune_lora.custom_spec import CustomSpec
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -135,7 +136,8 @@ class StudySpec(_Closed):
     )
     dataset: DatasetSpec | None = None
     text: TextSpec | None = None
-    trainer: Literal["diffusion_lora", "llm_lora", "two_stage", "curve", "custom"] = "diffusion_lora"
+    data: ClassifierSpec | None = None
+    trainer: Literal["diffusion_lora", "llm_lora", "two_stage", "classifier", "curve", "custom"] = "diffusion_lora"
     trainable: str | None = Field(None, description="module:function, a trainer of the user's own")
     custom: CustomSpec = CustomSpec()
     curve: CurveSpec = CurveSpec()
@@ -195,6 +197,17 @@ class StudySpec(_Closed):
     def language_models_need_text(self) -> StudySpec:
         if self.trainer == "llm_lora" and self.text is None:
             raise ValueError("text is missing; must be given for the trainer llm_lora, with at least its path")
+        return self
+
+    @model_validator(mode="after")
+    def classifiers_need_data(self) -> StudySpec:
+        if self.trainer == "classifier" and self.data is None:
+            raise ValueError("data is missing; must be given for the trainer classifier, with at least its path")
+        if self.data is not None and self.data.validation is not None and self.cross_validation.enabled:
+            raise ValueError(
+                f"data.validation: got {self.data.validation!r} with cross_validation, which makes its own validation "
+                "rows; must be left out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -317,6 +330,8 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
         updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
     if spec.text is not None:
         updates["text"] = spec.text.with_paths(found)
+    if spec.data is not None:
+        updates["data"] = spec.data.with_paths(found)
     updates["transfer"] = spec.transfer.with_paths(found)
     if spec.trainable is not None:
         updates["trainable"] = user_module.located(spec.trainable, folder)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables import curve, demo_character, demo_logbook, diffusion_lora, llm_lora, two_stage
+from trainables import classifier, curve, demo_character, demo_logbook, diffusion_lora, llm_lora, two_stage
+from trainables.classification import demo as demo_shapes
+from trainables.classification.split import Folds
+from trainables.classifier import Classifier
 from trainables.curve import Curve
 from trainables.custom import Custom
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
@@ -23,6 +26,7 @@ from trainables.protocol import Trainer
 from trainables.rules import Rule
 from trainables.transfer.settings import RULES as TRANSFER_RULES
 from trainables.two_stage import TwoStage
+from tune_lora.classifier_spec import DEMO_SHAPES, ClassifierSpec
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError
 from tune_lora.records import CLOCK
@@ -133,6 +137,40 @@ def text_trainer(spec: StudySpec, *, merged: bool = False) -> LlmLora:
     )
 
 
+def classifier_trainer(spec: StudySpec) -> Classifier:
+    """The classifier of a study.
+
+    Raises:
+        InputError: the study has no data.
+    """
+    if spec.data is None:
+        raise InputError(f"study {spec.name!r} has no data; must have some to train a classifier")
+    asked, objective = spec.cross_validation, spec.objective
+    return Classifier(
+        source=spec.data.source(examples_path(spec.data)),
+        folds=Folds(asked.n_folds, asked.aggregation, asked.seed) if asked.enabled else None,
+        objective=objective.several[0].name if objective.several else objective.metric,
+        precision=spec.precision,
+        weights=spec.data.weights_by_architecture(),
+        normalisation=spec.data.normalisation,
+        trial_timeout_seconds=seconds(spec),
+    )
+
+
+def final_classifier(spec: StudySpec, trainer: Trainer) -> Classifier:  # noqa: ARG001  # as others
+    """Judged by rows that are held out once, and exported."""
+    assert isinstance(trainer, Classifier)  # the registry pairs them
+    return replace(trainer, folds=None, exported=True)
+
+
+def classifier_metrics(spec: StudySpec) -> tuple[str, ...] | None:
+    """What a classifier measures; None where that depends on the values of a column."""
+    if spec.data is not None and spec.data.group is not None:
+        return None
+    folds = (*classifier.FOLD_METRICS, *(f"{name}_spread" for name in classifier.METRICS))
+    return (*classifier.METRICS, *classifier.MODALITY_METRICS, *(folds if spec.cross_validation.enabled else ()))
+
+
 def custom_trainer(spec: StudySpec) -> Custom:
     """The trainer that runs a function of the user's.
 
@@ -199,6 +237,14 @@ def text_path(text: TextSpec) -> Path:
     return path if path.is_file() else demo_logbook.write_dataset(path)
 
 
+def examples_path(data: ClassifierSpec) -> Path:
+    """Labelled examples on disk, absolute; the demo's are drawn into the cache first."""
+    if data.path != DEMO_SHAPES:
+        return Path(data.path).expanduser().absolute()
+    folder = cache_folder() / f"demo-shapes-{demo_shapes.VERSION}"
+    return folder if (folder / "metadata.jsonl").is_file() else demo_shapes.write_dataset(folder)
+
+
 def dataset_path(dataset: DatasetSpec) -> Path:
     """The dataset on disk, absolute; the demo's character is drawn into the cache first."""
     if dataset.path != DEMO_CHARACTER:
@@ -223,6 +269,18 @@ def _text_checks(spec: StudySpec, trainer: LlmLora) -> Iterable[Callable[[], obj
     return (lambda: text_sources.resolve(spec.base), trainer.check_data)
 
 
+def _classifier_checks(spec: StudySpec, trainer: Classifier) -> Iterable[Callable[[], object]]:
+    return (lambda: _one_process(spec), trainer.check_data)
+
+
+def _one_process(spec: StudySpec) -> None:
+    if spec.resources.together > 1:
+        raise InputError(
+            f"resources: got {spec.resources.together} processes a trial, but the trainer {spec.trainer} trains in "
+            "one; must be 1 (several trials run side by side)"
+        )
+
+
 def _custom_checks(spec: StudySpec, trainer: Custom) -> Iterable[Callable[[], object]]:  # noqa: ARG001  # as others
     return (trainer.function,)
 
@@ -238,6 +296,16 @@ KINDS: Mapping[str, Kind] = {
         said_twice=llm_lora.SAID_TWICE,
     ),
     "custom": Kind(custom_trainer, custom_metrics, checks=_custom_checks, epochs="epochs"),
+    "classifier": Kind(
+        classifier_trainer,
+        classifier_metrics,
+        classifier.RULES,
+        _classifier_checks,
+        final_classifier,
+        epochs="training.epochs",
+        said_twice=classifier.SAID_TWICE,
+        folds="optional",
+    ),
     "curve": Kind(_curve, lambda _: curve.METRICS),
     "two_stage": Kind(
         transfer_trainer,

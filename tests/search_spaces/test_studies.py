@@ -13,6 +13,7 @@ from search_spaces.space import Space
 from trainables import demo_character
 from trainables.lora.text import sources
 from tune_lora import build, spec
+from tune_lora.classifier_spec import DEMO_SHAPES
 
 FOLDER = Path(build.__file__).parents[1] / "search_spaces"
 STUDIES = sorted((FOLDER / "studies").glob("*.yaml"))
@@ -21,6 +22,7 @@ NEED_A_CHECKPOINT = {"sd15_v2_1"}
 NEEDED = {
     "lora_": {"network_dim", "network_alpha", "learning_rate", "max_train_epochs"},
     "llm_": {"lora_rank", "lora_alpha", "learning_rate", "epochs"},
+    "classifier_": {"optimizer.lr"},
     "multimodal_": {"lr", "batch_size", "max_epochs", "text_encoder", "latent_dim"},
 }
 """What a configuration cannot be without, by how the name of the space begins."""
@@ -69,6 +71,8 @@ def test_every_study_is_valid_with_the_users_files_in_place(
         changes["base"] = "tiny-sd"
     if study.dataset is not None and study.dataset.path != spec.DEMO_CHARACTER:
         changes["dataset"] = study.dataset.model_copy(update={"path": str(character)})
+    if study.data is not None and not Path(study.data.path).exists():
+        changes["data"] = study.data.model_copy(update={"path": DEMO_SHAPES, "label": "label"})
     ready = build.plan(study.model_copy(update=changes))
     assert ready.space.violations(ready.space.resolve(ready.space.defaults())) == []
     assert ready.spec.scheduler.grace <= max(map(ready.trainer.horizon, ready.space.examples()))

@@ -160,8 +160,8 @@ def _features(data: TransferData, fold_of: np.ndarray, fold: int, way: Computed,
 
 
 def _values(data: TransferData) -> np.ndarray:
-    """The computed value of each measured pair, ``(m,)``: a mean where there are several, where there is none the median
-    of all."""
+    """The computed value of each measured pair, ``(m,)``: a mean where there are several, the median of all where there
+    is none."""
     held: dict[str, list[float]] = {}
     for key, value in zip(data.stage1_keys, data.stage1_y.tolist(), strict=True):
         held.setdefault(key, []).append(value)

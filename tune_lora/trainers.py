@@ -19,9 +19,10 @@ from trainables.curve import Curve
 from trainables.custom import Custom
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
 from trainables.llm_lora import LlmLora
-from trainables.lora.paths import cache_folder, resolve_base
+from trainables.lora.paths import resolve_base
 from trainables.lora.settings import IMAGE_RULES
 from trainables.lora.text import sources as text_sources
+from trainables.paths import cache_folder
 from trainables.protocol import Trainer
 from trainables.rules import Rule
 from trainables.transfer.settings import RULES as TRANSFER_RULES

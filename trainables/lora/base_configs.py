@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainables.lora.paths import cache_folder
+from trainables.paths import cache_folder
 
 _VERSION = 2  # raise it when what is written changes
 

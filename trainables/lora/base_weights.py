@@ -25,7 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from trainables.lora.entries import only_one
 from trainables.lora.files import write_whole
-from trainables.lora.paths import cache_folder
+from trainables.paths import cache_folder
 
 CLASSES: Mapping[str, type[torch.nn.Module]] = {
     "unet": UNet2DConditionModel,

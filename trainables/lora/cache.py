@@ -16,8 +16,8 @@ from trainables.lora.buckets import Size, time_ids
 from trainables.lora.conditioning import Conditioning, stack
 from trainables.lora.dataset import CaptionedImage
 from trainables.lora.entries import Tensors, entry
-from trainables.lora.paths import cache_folder
 from trainables.lora.pictures import pixels
+from trainables.paths import cache_folder
 
 _VERSION = "2"  # raise it when what is stored for the same key changes
 _BATCH = 16

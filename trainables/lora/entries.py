@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from trainables.lora.files import write_whole
-from trainables.lora.paths import cache_folder
+from trainables.paths import cache_folder
 
 Tensors = Mapping[str, torch.Tensor]
 _DIGEST = "sha256"

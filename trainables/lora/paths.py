@@ -1,10 +1,9 @@
-"""Where caches and base models live, and which Stable Diffusion a path holds. Loads no torch."""
+"""Where base models live, and which Stable Diffusion a path holds. Loads no torch."""
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +29,6 @@ _PIPELINES = {
     "StableDiffusionPipeline": _PARTS,
     "StableDiffusionXLPipeline": (*_PARTS, "text_encoder_2", "tokenizer_2"),
 }
-
-
-def cache_folder() -> Path:
-    """``TUNE_LORA_CACHE``, else ``tune-lora`` under the user's cache folder. May not exist yet."""
-    if chosen := os.environ.get("TUNE_LORA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tune-lora"
 
 
 def resolve_base(base: str) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.lora.files import write_whole
-from trainables.lora.paths import cache_folder
+from trainables.paths import cache_folder
 
 
 def cached(kind: str, smiles: Sequence[str], width: int, compute: Callable[[str], np.ndarray]) -> np.ndarray:

@@ -20,13 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from trainables.lora.layers import can_be_adapted
-from trainables.lora.paths import cache_folder
 from trainables.lora.precision import DTYPES
 from trainables.lora.targets import Targets
 from trainables.lora.text import conv1d as _conv1d  # noqa: F401  # with it, GPT-2's layers can be adapted
 from trainables.lora.text.hub import folder_of_hub_model
 from trainables.lora.text.quantization import keep_trainable, quantization_config
 from trainables.lora.text.sources import TextSource, digest_of, identity_of, resolve
+from trainables.paths import cache_folder
 from tune_lora.errors import InputError
 
 ATTENTION = (

@@ -15,11 +15,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from trainables.lora.files import write_whole
-from trainables.lora.paths import cache_folder
 from trainables.lora.text import examples as reading
 from trainables.lora.text.examples import Example
 from trainables.lora.text.settings import TextSettings
 from trainables.lora.text.tokens import Tokens, encode_all, prompt_of, shortened, windows
+from trainables.paths import cache_folder
 from tune_lora.errors import InputError
 
 _VERSION = "1"  # raise it when what is stored for the same key changes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainables.lora.files import write_whole
-from trainables.lora.paths import cache_folder
+from trainables.paths import cache_folder
 from tune_lora.errors import InputError
 
 SMOLLM2 = "smollm2"

@@ -44,7 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
     frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"})
-    | {"advise", "advice_view", "overrides", "places"},
+    | {"advise", "advice_evidence", "advice_view", "overrides", "places"},
     frozenset({"report"}),
     frozenset({"phases_report"}),
     frozenset({"study", "tuning", "single", "loras", "texts"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(status)
     app.command()(top)
     app.command(cls=several_values("--params"))(plot)
+    app.command()(advise)
 
 
 def status(results: Results) -> None:
@@ -66,3 +68,24 @@ def plot(
     kinds = cast("list[figures.Kind]", kind or figures.kinds_of(record))
     for path in figures.draw_each(record, study, kinds, target, figures.named(record, params)):
         typer.echo(path)
+
+
+def advise(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Such as best_config.yaml; or a study file.")],
+    study: Annotated[
+        Path | None, typer.Option("--study", metavar="RESULTS", help="A finished study to check the rules against.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+) -> None:
+    """Hold rules of thumb against a training configuration: what is good, what is risky, what to try.
+
+    Example: tune-lora advise results/demo/best_config.yaml --study results/demo
+    """
+    from tune_lora import advice_view
+    from tune_lora import advise as rules_of_thumb
+
+    found = rules_of_thumb.advise(config, study)
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in found], indent=2))
+    else:
+        Console().print(advice_view.table(found))

@@ -21,15 +21,26 @@ from tune_lora.figures._alone import alone
 from tune_lora.figures._canvas import Missing, save, sentence, styled
 from tune_lora.figures._comparison import comparison
 from tune_lora.figures._gains import gains_figure
-from tune_lora.figures._importance import param_importances
+from tune_lora.figures._importance import importances, param_importances
 from tune_lora.figures._parameters import contour, parallel_coordinate, slice_plot
 from tune_lora.figures._progress import intermediate_values, optimization_history
 from tune_lora.figures._trade import hypervolume_history, pareto_front
 from tune_lora.records import StudyRecord, for_objective
 
 __all__ = [
-    "ALL_KINDS", "KINDS", "TRADE_KINDS", "Kind", "TradeKind",
-    "comparison", "draw", "draw_all", "draw_each", "gains_figure", "kinds_of",
+    "ALL_KINDS",
+    "KINDS",
+    "TRADE_KINDS",
+    "Kind",
+    "Missing",
+    "TradeKind",
+    "comparison",
+    "draw",
+    "draw_all",
+    "draw_each",
+    "gains_figure",
+    "importances",
+    "kinds_of",
 ]  # fmt: skip
 
 Kind = Literal[

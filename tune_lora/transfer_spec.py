@@ -53,7 +53,7 @@ class TransferSpec(_Closed):
 
     stage1: TableSpec | None = None
     stage2: TableSpec | None = None
-    synthetic: SyntheticSpec = SyntheticSpec()
+    synthetic: SyntheticSpec | None = None
     exclude_overlap: bool = Field(True, description="stage 1 does not see the entities of a fold's test rows")
     weights: ScoreWeightsSpec = ScoreWeightsSpec()
     stage1_seed: int | None = Field(0, ge=0, description="the same for every trial; null: the trial's own")
@@ -67,7 +67,7 @@ class TransferSpec(_Closed):
         if (self.stage1 is None) != (self.stage2 is None):
             given, missing = ("stage2", "stage1") if self.stage1 is None else ("stage1", "stage2")
             raise ValueError(f"got {given} without {missing}; must be both tables, or none for the embedded problem")
-        if self.stage1 is not None and "synthetic" in self.model_fields_set:
+        if self.stage1 is not None and self.synthetic is not None:
             raise ValueError("got synthetic beside tables; must be one of them")
         return self
 
@@ -82,7 +82,7 @@ class TransferSpec(_Closed):
         """Where the data comes from."""
         if self.stage1 is not None and self.stage2 is not None:
             return TransferTables(self.stage1.source(), self.stage2.source())
-        return SyntheticTransfer(**self.synthetic.model_dump())
+        return SyntheticTransfer(**(self.synthetic or SyntheticSpec()).model_dump())
 
     def trainer(self, cache: Path, **more: object) -> TwoStage:
         """The trainer with these settings and more of its own; `cache` is the folder of stage-1 results."""

@@ -88,7 +88,17 @@ class TransferTables:
         """
         from trainables.tables import read
 
-        return from_tables(read(self.stage1), read(self.stage2))
+        tables, mistakes = [], []
+        for name, source in (("stage1", self.stage1), ("stage2", self.stage2)):
+            try:
+                tables.append(read(source))
+            except InputErrors as errors:
+                mistakes += [f"{name}: {mistake}" for mistake in errors.mistakes]
+            except InputError as error:
+                mistakes.append(f"{name}: {error}")
+        if mistakes:
+            raise InputErrors(mistakes)
+        return from_tables(*tables)
 
 
 def from_tables(stage1: Table, stage2: Table) -> TransferData:

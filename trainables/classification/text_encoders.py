@@ -79,11 +79,13 @@ class SmallTransformer(nn.Module):
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         """``(n, length)`` bytes to ``(n, out)``."""
+        # Padding is masked; beyond the longest text of the batch there is nothing else.
+        ids = ids[:, : max(1, int((ids != 0).sum(dim=1).max()))]
         padding = ids == 0
         # Of an empty text one place is looked at, or attention would be over nothing and NaN.
         ignored = padding.clone()
         ignored[:, 0] = False
-        found = self.layers(self.embedding(ids) + self.places, src_key_padding_mask=ignored)
+        found = self.layers(self.embedding(ids) + self.places[: ids.shape[1]], src_key_padding_mask=ignored)
         share = (~ignored).unsqueeze(2).to(found.dtype)
         pooled: torch.Tensor = self.out((found * share).sum(dim=1) / share.sum(dim=1))
         return pooled

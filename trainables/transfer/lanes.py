@@ -54,20 +54,17 @@ class Dropout:
     """Draws the masks of several networks at once, lane by lane."""
 
     def __init__(self, nets: Sequence[Mlp], dtype: torch.dtype) -> None:
-        self._dropping = [net for net in nets if net.dropout and net.hidden]
-        self._widths = [width for net in self._dropping for width in net.hidden]
-        below = [
-            np.full(width, min(_LEVELS - 1, round(net.dropout * _LEVELS)))
-            for net in self._dropping
-            for width in net.hidden
-        ]
-        self._below = np.concatenate(below).astype(np.uint16) if below else np.zeros(0, dtype=np.uint16)
-        self._scale = torch.from_numpy(_LEVELS / (_LEVELS - self._below.astype(np.float64))).to(dtype)
         self._names = [net.name for net in nets]
+        self._places = [(net.name, layer) for net in nets for layer in net.drops]
+        self._widths = [net.widths[layer] for net in nets for layer in net.drops]
+        rates = [rate for net in nets for rate in net.drops.values()]
+        levels = [min(_LEVELS - 1, round(rate * _LEVELS)) for rate in rates]
+        self._below = np.repeat(np.array(levels, dtype=np.uint16), np.array(self._widths, dtype=np.int64))
+        self._scale = torch.from_numpy(_LEVELS / (_LEVELS - self._below.astype(np.float64))).to(dtype)
 
-    def draw(self, size: int, generators: Sequence[np.random.Generator | None]) -> dict[str, list[torch.Tensor]]:
-        """Scaled masks ``(K, size, width)`` by network; lanes without a generator drop everything."""
-        found: dict[str, list[torch.Tensor]] = {name: [] for name in self._names}
+    def draw(self, size: int, generators: Sequence[np.random.Generator | None]) -> dict[str, dict[int, torch.Tensor]]:
+        """Scaled masks ``(K, size, width)`` by network and layer; lanes without a generator drop everything."""
+        found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self._names}
         if not self._widths:
             return found
         kept = np.zeros((len(generators), size, len(self._below)), dtype=bool)
@@ -75,9 +72,9 @@ class Dropout:
             if generator is not None:
                 bits = generator.integers(0, _LEVELS, kept.shape[1:], dtype=np.uint16)
                 np.greater_equal(bits, self._below, out=kept[lane])
-        parts = iter((torch.from_numpy(kept) * self._scale).split(self._widths, dim=2))
-        for net in self._dropping:
-            found[net.name] = [next(parts) for _ in net.hidden]
+        parts = (torch.from_numpy(kept) * self._scale).split(self._widths, dim=2)
+        for (name, layer), part in zip(self._places, parts, strict=True):
+            found[name][layer] = part
         return found
 
 

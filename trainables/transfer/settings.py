@@ -20,6 +20,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "encoder_latent_dim": whole(1),
     "encoder_dropout": SHARE,
+    "encoder_input_dropout": SHARE,
     "use_batchnorm": TRUTH,
     "chi_head_hidden_dim": whole(1),
     "chi_head_dropout": SHARE,
@@ -54,6 +55,7 @@ class Stage1Settings:
     hidden: tuple[int, ...] = (512, 256)
     latent: int = 128
     dropout: float = 0.2
+    input_dropout: float = 0.0
     norm: bool = False
     head_hidden: int = 64
     head_dropout: float = 0.1
@@ -70,6 +72,7 @@ class Stage1Settings:
             params,
             latent=("encoder_latent_dim", int),
             dropout=("encoder_dropout", float),
+            input_dropout=("encoder_input_dropout", float),
             norm=("use_batchnorm", bool),
             head_hidden=("chi_head_hidden_dim", int),
             head_dropout=("chi_head_dropout", float),

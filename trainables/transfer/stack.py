@@ -22,17 +22,24 @@ Views = Mapping[str, torch.Tensor]
 @dataclass(frozen=True)
 class Mlp:
     """A perceptron: `widths` from inputs to outputs. Hidden layers are linear, batch norm (`norm`), ReLU, dropout; the
-    last layer is linear."""
+    last layer is linear. `input_dropout` leaves inputs out."""
 
     name: str
     widths: tuple[int, ...]
     dropout: float = 0.0
     norm: bool = False
+    input_dropout: float = 0.0
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """Widths of the hidden layers."""
         return self.widths[1:-1]
+
+    @property
+    def drops(self) -> dict[int, float]:
+        """Share that is left out of what a layer is given, by layer."""
+        rates = {0: self.input_dropout} | dict.fromkeys(range(1, len(self.widths) - 1), self.dropout)
+        return {index: rate for index, rate in rates.items() if rate}
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Weights of one lane by name."""
@@ -99,7 +106,7 @@ class Stack:
         net: str,
         views: Views,
         x: torch.Tensor,
-        keep: Sequence[torch.Tensor] | None = None,
+        keep: Mapping[int, torch.Tensor] | None = None,
         valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """``(K, B, inputs)`` to ``(K, B, outputs)``.
@@ -108,19 +115,19 @@ class Stack:
             net: name of one of the networks.
             views: of the weights.
             x: inputs.
-            keep: scaled dropout masks ``(K, B, width)`` of the hidden layers; None is evaluation.
+            keep: scaled dropout masks ``(K, B, width)`` of what layers are given; None is evaluation.
             valid: ``(K, B)`` ones where a row is one, zeros where it fills up a batch; batch norm needs it in training.
         """
         mlp = self.nets[net]
         for index in range(len(mlp.widths) - 1):
+            if keep is not None and index in keep:
+                x = x * keep[index]
             x = torch.baddbmm(views[f"{net}.{index}.bias"].unsqueeze(1), x, views[f"{net}.{index}.weight"])
             if index == len(mlp.hidden):
                 break
             if mlp.norm:
                 x = self._normed(f"{net}.{index}.norm", views, x, valid if keep is not None else None)
             x = torch.relu(x)
-            if keep is not None and mlp.dropout:
-                x = x * keep[index]
         return x
 
     def _normed(self, name: str, views: Views, x: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:

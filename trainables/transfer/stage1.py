@@ -16,7 +16,7 @@ from trainables.transfer.lanes import AdamW, padded
 from trainables.transfer.scaling import Scales, standardised
 from trainables.transfer.settings import Stage1Settings
 from trainables.transfer.stack import Mlp, Stack
-from trainables.transfer.training import Training
+from trainables.transfer.training import Masks, Training
 
 ENCODER, HEAD = "encoder", "chi_head"
 _INITIAL, _ORDER = 1, 2
@@ -63,7 +63,13 @@ class Encoders:
 def networks(inputs: int, settings: Stage1Settings) -> tuple[Mlp, Mlp]:
     """The encoder, and the head of the computed label."""
     return (
-        Mlp(ENCODER, (inputs, *settings.hidden, settings.latent), settings.dropout, settings.norm),
+        Mlp(
+            ENCODER,
+            (inputs, *settings.hidden, settings.latent),
+            settings.dropout,
+            settings.norm,
+            settings.input_dropout,
+        ),
         Mlp(HEAD, (settings.latent, settings.head_hidden, 1), settings.head_dropout),
     )
 
@@ -127,7 +133,7 @@ class Pretraining:
     def _losses(
         self,
         views: Mapping[str, torch.Tensor],
-        masks: Mapping[str, list[torch.Tensor]],
+        masks: Masks,
         rows: np.ndarray,
         valid: torch.Tensor,
     ) -> torch.Tensor:

@@ -3,7 +3,7 @@ once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -129,7 +129,7 @@ class Transfer:
         return loss + settings.lambda_sol * of_labels
 
     def _features(
-        self, views: Views, index: torch.Tensor, keep: Sequence[torch.Tensor] | None, valid: torch.Tensor | None
+        self, views: Views, index: torch.Tensor, keep: Mapping[int, torch.Tensor] | None, valid: torch.Tensor | None
     ) -> torch.Tensor:
         """What the heads see, ``(K, B, features)``, of rows ``(K, B)``."""
         seen = self._seen[torch.arange(len(index)).unsqueeze(1), index]

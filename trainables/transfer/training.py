@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from trainables.transfer.lanes import AdamW, Dropout, batches, generators
 from trainables.transfer.stack import Stack, Views
 
-Masks = dict[str, list[torch.Tensor]]
+Masks = Mapping[str, Mapping[int, torch.Tensor]]
 RowLosses = Callable[[Views, Masks, np.ndarray, torch.Tensor], torch.Tensor]
 """From weights, dropout masks, rows ``(K, B)`` and their validity ``(K, B)`` to a loss for each row, ``(K, B)``."""
 

@@ -57,7 +57,8 @@ def test_settings_of_stage_2_share_and_all_others_do_not(tmp_path, trained):
         reports(trainer, tmp_path, PARAMS | setting, seed=5)
     assert len(trained) == 6, "a setting of stage 2, or the trial's seed, trained stage 1 again"
     for setting in (
-        {"encoder_dropout": 0.3}, {"weight_decay": 1e-3}, {"lr_pretrain": 1e-3}, {"use_batchnorm": True},
+        {"encoder_dropout": 0.3}, {"encoder_input_dropout": 0.1},
+        {"weight_decay": 1e-3}, {"lr_pretrain": 1e-3}, {"use_batchnorm": True},
         {"chi_head_hidden_dim": 32}, {"chi_head_dropout": 0.0}, {"stage1_batch_size": 32}, {"stage1_patience": 7},
     ):  # fmt: skip
         before = len(trained)

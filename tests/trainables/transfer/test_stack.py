@@ -34,7 +34,7 @@ def test_a_lane_is_torchs_network_in_training_and_evaluation(norm):
     x = torch.randn(3, 9, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     theirs = [torch_mlp(net, stack, lane) for lane in range(3)]
     for _ in range(3):
-        found = stack.run("net", stack.views(stack.weights), x, keep=[], valid=torch.ones(3, 9, dtype=torch.float64))
+        found = stack.run("net", stack.views(stack.weights), x, keep={}, valid=torch.ones(3, 9, dtype=torch.float64))
         for lane in range(3):
             torch.testing.assert_close(found[lane], theirs[lane].train()(x[lane]))
     found = stack.run("net", stack.views(stack.weights), x)
@@ -48,8 +48,8 @@ def test_rows_that_fill_up_a_batch_do_not_touch_batch_norm():
     filled = torch.cat([x, torch.full((1, 3, 5), 1e6, dtype=torch.float64)], dim=1)
     valid = torch.tensor([[1.0] * 6 + [0.0] * 3], dtype=torch.float64)
     alone, beside = (Stack.fresh([net], [(1,)], torch.float64) for _ in range(2))
-    first = alone.run("net", alone.views(alone.weights), x, [], valid[:, :6])
-    second = beside.run("net", beside.views(beside.weights), filled, [], valid)
+    first = alone.run("net", alone.views(alone.weights), x, {}, valid[:, :6])
+    second = beside.run("net", beside.views(beside.weights), filled, {}, valid)
     torch.testing.assert_close(first, second[:, :6])
     torch.testing.assert_close(alone.stats, beside.stats)
 
@@ -91,13 +91,14 @@ def test_batches_and_masks_of_a_lane_do_not_depend_on_who_is_beside_it():
         assert (first.rows[1] == second.rows[0]).all()
     beside = dropout.draw(16, generators(seeds, 3))["net"]
     single = dropout.draw(16, generators(seeds[1:], 3))["net"]
-    for first, second in zip(beside, single, strict=True):
-        torch.testing.assert_close(first[1], second[0])
+    assert beside.keys() == single.keys() == {1, 2}
+    for layer in beside:
+        torch.testing.assert_close(beside[layer][1], single[layer][0])
 
 
 def test_dropout_keeps_its_share_and_the_mean():
     net = Mlp("net", (3, 400, 1), dropout=0.3)
-    (mask,) = Dropout([net], torch.float64).draw(500, generators([(1,)], 1))["net"]
-    assert set(np.unique(mask.numpy().round(6))) == {0.0, round(1 / 0.7, 6)} or mask.unique().numel() == 2
+    (mask,) = Dropout([net], torch.float64).draw(500, generators([(1,)], 1))["net"].values()
+    assert mask.unique().numel() == 2
     assert (mask == 0).double().mean().item() == pytest.approx(0.3, abs=0.005)
     assert mask.mean().item() == pytest.approx(1.0, abs=0.01)

@@ -199,6 +199,7 @@ def test_torch_stays_in_the_trainables() -> None:
         "import trainables.protocol",
         "import trainables.demo_character",
         "import trainables.lora.batches, trainables.lora.paths",
+        "import trainables.tables, trainables.folds, trainables.aggregation",
         "import cluster.capacity",
         "from tune_lora.cli import main; main(['--help'])",
         "from tune_lora.cli import main; main(['run', '--help'])",

@@ -121,24 +121,45 @@ def sample(
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Captioned images, each with a .txt beside it.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Images (captioned, or by class), a table, or examples.")
+    ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take what is given and the defaults.")] = False,
-    base: Annotated[str, typer.Option(help="tiny-sd, a diffusers folder, or a .safetensors file.")] = "tiny-sd",
-    space: Annotated[str | None, typer.Option(help="Search space. Default: the one that fits the base.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="lora, classifier, llm or transfer. Default: what the path fits.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COLUMN", help="Of a table: what is predicted.")] = None,
+    stage1: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Two stages: the table with computed labels.")
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="Of a LoRA: tiny-sd, a diffusers folder, a .safetensors file; a language model.")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Of an image LoRA. Default: the one that fits the base.")] = None,
     n_trials: Annotated[int, typer.Option(min=1, help="How many trials.")] = 20,
     output: Annotated[Path | None, typer.Option(help="Default: study.yaml in the folder.")] = None,
 ) -> None:
-    """Write a commented study file for a folder of captioned images.
+    """Write a commented study file for what you have: images, a table, examples of text.
 
     Example: tune-lora init path/to/images --yes
     """
     from tune_lora import scaffold
 
+    asked = scaffold.Asked(path, target, base, space, n_trials, stage1)
+    task = scaffold.settled(asked, task)
     if not yes:
-        base = typer.prompt("Base model (tiny-sd, a diffusers folder, or a .safetensors file)", default=base)
+        if task == "lora":
+            base = typer.prompt(
+                "Base model (tiny-sd, a diffusers folder, or a .safetensors file)", default=base or "tiny-sd"
+            )
+        elif task == "llm":
+            base = typer.prompt(
+                "Base model (a Hugging Face folder, a .gguf file, a hub name)", default=base or "smollm2"
+            )
         n_trials = typer.prompt("How many trials", default=n_trials, type=int)
-    path = scaffold.write_study_file(folder, base=base, space=space, n_trials=n_trials, output=output)
-    typer.echo(f"{path}\nnext: tune-lora validate {path}; tune-lora run {path}")
+        asked = scaffold.Asked(path, target, base, space, n_trials, stage1)
+    file = scaffold.write_study_file(asked, task=task, output=output)
+    typer.echo(f"{file}\nnext: tune-lora validate {file}; tune-lora run {file}")
 
 
 def _search(spec: StudySpec, n_trials: str | None) -> None:

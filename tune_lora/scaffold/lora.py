@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-
-import yaml
 
 from search_spaces.space import Space
 from trainables.lora import dataset
+from trainables.lora.image_folder import METADATA
 from trainables.lora.paths import resolve_base
-from tune_lora import atomic
+from trainables.lora.pictures import IMAGE_SUFFIXES
 from tune_lora.errors import InputError
+from tune_lora.scaffold.asked import Asked, scalar
+from tune_lora.scaffold.columns import columns
 
 TEMPLATE = """\
 # Tunes a LoRA of the {images} captioned images in this folder.
@@ -46,45 +46,38 @@ results: results
 """
 
 
-def write_study_file(
-    folder: Path, *, base: str = "tiny-sd", space: str | None = None, n_trials: int = 20, output: Path | None = None
-) -> Path:
-    """Writes ``study.yaml`` into the folder of images, or to `output`; returns its path.
+def recognise(asked: Asked) -> str:
+    """Images with captions beside them, or listed with a text."""
+    folder = asked.path
+    if not folder.is_dir():
+        return ""
+    captioned = sum(
+        one.suffix.lower() in IMAGE_SUFFIXES and one.with_suffix(".txt").is_file() for one in folder.iterdir()
+    )
+    if captioned:
+        return f"{captioned} captioned images"
+    return f"captions in {METADATA}" if "text" in columns(folder / METADATA) else ""
 
-    `space` is ``lora_tiny`` for the embedded base and ``lora_v2_1`` for others, unless given.
+
+def write(asked: Asked, file: Path) -> str:
+    """The study of a LoRA. Its space is ``lora_tiny`` for the embedded base and ``lora_v2_1`` for others, unless given.
 
     Raises:
-        InputError: the images, the base or the space are not usable, or the file exists.
+        InputError: the images, the base or the space are not usable.
     """
+    folder, base = asked.path, asked.base or "tiny-sd"
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; must be a folder of captioned images")
     found = dataset.load(folder)
     resolve_base(base)
-    chosen = space or ("lora_tiny" if base == "tiny-sd" else "lora_v2_1")
+    chosen = asked.space or ("lora_tiny" if base == "tiny-sd" else "lora_v2_1")
     Space.load(chosen)
-    path = output or folder / "study.yaml"
-    if path.exists():
-        raise InputError(f"{path} exists and is kept; remove it, or name another file with --output")
-    if not path.parent.is_dir():
-        raise InputError(f"{path.parent} does not exist; must be a folder to write {path.name} into")
-    text = TEMPLATE.format(
+    return TEMPLATE.format(
         images=len(found.train) + len(found.held_out),
-        file=path,
-        name=_scalar(study_name(folder)),
-        base=_scalar(base if base == "tiny-sd" else str(resolve_base(base).resolve())),
-        path="." if path.parent.resolve() == folder.resolve() else _scalar(str(folder.resolve())),
-        space=_scalar(chosen),
-        n_trials=n_trials,
+        file=file,
+        name=scalar(asked.name),
+        base=scalar(base if base == "tiny-sd" else str(resolve_base(base).resolve())),
+        path=asked.seen_from(file),
+        space=scalar(chosen),
+        n_trials=asked.n_trials,
     )
-    return atomic.write_text(path, text)
-
-
-def study_name(folder: Path) -> str:
-    """A name for a study of these images: the folder's, with what a name cannot hold replaced."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip("-._")
-    return name[:100] or "study"
-
-
-def _scalar(text: str) -> str:
-    """Text as one YAML value, quoted where it must be."""
-    return yaml.safe_dump(text, allow_unicode=True, width=10_000).removesuffix("...\n").strip()

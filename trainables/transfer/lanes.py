@@ -3,7 +3,7 @@ with its own number of rows, so that it does not matter who trains beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,11 @@ import torch
 
 from trainables.transfer.stack import Mlp
 
+Masks = Mapping[str, Mapping[int, torch.Tensor]]
+"""Scaled dropout masks ``(K, B, width)`` by network and layer."""
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
+_DRAWN_AT_ONCE = 1 << 21
 _LEVELS = 1 << 16
 """Dropout compares 16 random bits, so a rate is kept to within 1.5e-5."""
 
@@ -62,18 +65,25 @@ class Dropout:
         self._below = np.repeat(np.array(levels, dtype=np.uint16), np.array(self._widths, dtype=np.int64))
         self._scale = torch.from_numpy(_LEVELS / (_LEVELS - self._below.astype(np.float64))).to(dtype)
 
-    def draw(self, size: int, generators: Sequence[np.random.Generator | None]) -> dict[str, dict[int, torch.Tensor]]:
-        """Scaled masks ``(K, size, width)`` by network and layer; lanes without a generator drop everything."""
-        found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self._names}
+    def draw(self, size: int, steps: int, generators: Sequence[np.random.Generator | None]) -> Iterator[Masks]:
+        """For each step scaled masks ``(K, size, width)`` by network and layer; lanes without a generator drop
+        everything. Many steps are drawn at once: of small networks, drawing would be most of the time."""
         if not self._widths:
-            return found
-        kept = np.zeros((len(generators), size, len(self._below)), dtype=bool)
-        for lane, generator in enumerate(generators):
-            if generator is not None:
-                bits = generator.integers(0, _LEVELS, kept.shape[1:], dtype=np.uint16)
-                np.greater_equal(bits, self._below, out=kept[lane])
-        parts = (torch.from_numpy(kept) * self._scale).split(self._widths, dim=2)
-        for (name, layer), part in zip(self._places, parts, strict=True):
+            yield from ({name: {} for name in self._names} for _ in range(steps))
+            return
+        chunk = max(1, _DRAWN_AT_ONCE // (size * len(self._below)))
+        for start in range(0, steps, chunk):
+            kept = np.zeros((min(chunk, steps - start), len(generators), size, len(self._below)), dtype=bool)
+            for lane, generator in enumerate(generators):
+                if generator is not None:
+                    bits = generator.integers(0, _LEVELS, (len(kept), *kept.shape[2:]), dtype=np.uint16)
+                    np.greater_equal(bits, self._below, out=kept[:, lane])
+            for step in kept:
+                yield self._by_layer(torch.from_numpy(step).to(self._scale.dtype).mul_(self._scale))
+
+    def _by_layer(self, mask: torch.Tensor) -> Masks:
+        found: dict[str, dict[int, torch.Tensor]] = {name: {} for name in self._names}
+        for (name, layer), part in zip(self._places, mask.split(self._widths, dim=2), strict=True):
             found[name][layer] = part
         return found
 
@@ -115,8 +125,13 @@ class AdamW:
         weights.mul_(1 - self._rate * self._decay)
         mean.lerp_(gradient, 1 - BETAS[0])
         square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        spread = (square / (1 - BETAS[1] ** steps)).sqrt_().add_(EPSILON)
-        weights.sub_((self._rate / (1 - BETAS[0] ** steps)) * mean / spread)
+        # m / (1 - b1^t) over sqrt(v / (1 - b2^t)) + eps, rearranged so that all but one pass are in place.
+        first, second = 1 - BETAS[0] ** steps, (1 - BETAS[1] ** steps).sqrt_()
+        spread = square.sqrt().mul_(first / second).add_(EPSILON * first)
+        if isinstance(self._rate, float):
+            weights.addcdiv_(mean, spread, value=-self._rate)
+        else:
+            weights.sub_(self._rate * mean / spread)
 
 
 def generators(

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from trainables.protocol import Cause, TrialFailure
-from trainables.transfer.lanes import AdamW, padded
+from trainables.transfer.lanes import AdamW, Masks, padded
 from trainables.transfer.scaling import Scales, standardised
 from trainables.transfer.settings import Stage1Settings
 from trainables.transfer.stack import Mlp, Stack
-from trainables.transfer.training import Masks, Training
+from trainables.transfer.training import Training
 
 ENCODER, HEAD = "encoder", "chi_head"
 _INITIAL, _ORDER = 1, 2

@@ -11,12 +11,12 @@ import torch
 
 from trainables.protocol import Cause, TrialFailure
 from trainables.transfer import judging
-from trainables.transfer.lanes import AdamW, padded
+from trainables.transfer.lanes import AdamW, Masks, padded
 from trainables.transfer.scaling import Scales, joined, standardised
 from trainables.transfer.settings import Stage2Settings
 from trainables.transfer.stack import Mlp, Stack, Views
 from trainables.transfer.stage1 import ENCODER, Encoders, encoded, predicted
-from trainables.transfer.training import Masks, Training
+from trainables.transfer.training import Training
 
 EXP, SOL = "exp_head", "sol_head"
 _INITIAL, _ORDER = 3, 4
@@ -132,7 +132,10 @@ class Transfer:
         self, views: Views, index: torch.Tensor, keep: Mapping[int, torch.Tensor] | None, valid: torch.Tensor | None
     ) -> torch.Tensor:
         """What the heads see, ``(K, B, features)``, of rows ``(K, B)``."""
-        seen = self._seen[torch.arange(len(index)).unsqueeze(1), index]
+        # Rows of one long table: copied whole, where indexing lane and row would look each number up.
+        lanes, rows, width = self._seen.shape
+        places = index + torch.arange(0, lanes * rows, rows).unsqueeze(1)
+        seen = self._seen.view(-1, width).index_select(0, places.ravel()).view(*index.shape, width)
         if self._settings.frozen:
             return seen
         latents = self.stack.run(ENCODER, views, standardised(self._x[index], self.inputs), keep, valid)

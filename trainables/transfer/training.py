@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
-from trainables.transfer.lanes import AdamW, Dropout, batches, generators
+from trainables.transfer.lanes import AdamW, Dropout, Masks, batches, generators
 from trainables.transfer.stack import Stack, Views
 
-Masks = Mapping[str, Mapping[int, torch.Tensor]]
 RowLosses = Callable[[Views, Masks, np.ndarray, torch.Tensor], torch.Tensor]
 """From weights, dropout masks, rows ``(K, B)`` and their validity ``(K, B)`` to a loss for each row, ``(K, B)``."""
 
@@ -27,11 +26,11 @@ class Training:
         """Trains the active lanes on their rows once; returns each lane's mean loss ``(K,)``, 0 where it rested."""
         drawn = generators(self._seeds, number, active)
         total = torch.zeros(self.stack.lanes, dtype=self.stack.weights.dtype)
-        for batch in batches(rows, self._size, drawn):
-            turns = [generator if on else None for generator, on in zip(drawn, batch.active, strict=True)]
+        plan = list(batches(rows, self._size, drawn))
+        for batch, masks in zip(plan, self._dropout.draw(self._size, len(plan), drawn), strict=True):
             valid = torch.from_numpy(batch.valid).to(total.dtype)
             weights = self.stack.weights.detach().requires_grad_()
-            by_row = losses(self.stack.views(weights), self._dropout.draw(self._size, turns), batch.rows, valid) * valid
+            by_row = losses(self.stack.views(weights), masks, batch.rows, valid) * valid
             summed = by_row.sum(1)
             (gradient,) = torch.autograd.grad((summed / valid.sum(1).clamp(min=1)).sum(), weights)
             self.optimizer.step(gradient, batch.active)

@@ -89,8 +89,8 @@ def test_batches_and_masks_of_a_lane_do_not_depend_on_who_is_beside_it():
     alone = list(batches(rows[1:], 16, generators(seeds[1:], 3)))
     for first, second in zip(both, alone, strict=True):
         assert (first.rows[1] == second.rows[0]).all()
-    beside = dropout.draw(16, generators(seeds, 3))["net"]
-    single = dropout.draw(16, generators(seeds[1:], 3))["net"]
+    *_, beside = (masks["net"] for masks in dropout.draw(16, 4, generators(seeds, 3)))
+    *_, single = (masks["net"] for masks in dropout.draw(16, 4, generators(seeds[1:], 3)))
     assert beside.keys() == single.keys() == {1, 2}
     for layer in beside:
         torch.testing.assert_close(beside[layer][1], single[layer][0])
@@ -98,7 +98,8 @@ def test_batches_and_masks_of_a_lane_do_not_depend_on_who_is_beside_it():
 
 def test_dropout_keeps_its_share_and_the_mean():
     net = Mlp("net", (3, 400, 1), dropout=0.3)
-    (mask,) = Dropout([net], torch.float64).draw(500, generators([(1,)], 1))["net"].values()
+    (drawn,) = Dropout([net], torch.float64).draw(500, 1, generators([(1,)], 1))
+    (mask,) = drawn["net"].values()
     assert mask.unique().numel() == 2
     assert (mask == 0).double().mean().item() == pytest.approx(0.3, abs=0.005)
     assert mask.mean().item() == pytest.approx(1.0, abs=0.01)

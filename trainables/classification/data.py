@@ -90,9 +90,14 @@ def kind_of(source: DataSource) -> str:
     if source.kind != "auto":
         return source.kind
     listing = listing_of(source.path)
-    if listing is None or FILE_NAME in columns_of(listing)[0]:
+    if listing is None or _lists_files(listing, listing.stat().st_mtime_ns):
         return "image" if source.text is None else "image_text"
     return "tabular" if source.text is None else "text"
+
+
+@functools.lru_cache(maxsize=4)
+def _lists_files(listing: Path, _changed: int) -> bool:
+    return FILE_NAME in columns_of(listing)[0]
 
 
 def read(source: DataSource) -> Examples:

@@ -47,12 +47,12 @@ def draw(what: Drawn, chance: np.random.Generator, size: int = 64) -> Image.Imag
     )
     centre = tuple(size * (0.5 + chance.uniform(-0.14, 0.14, 2)))
     radius = size * float(chance.uniform(0.2, 0.36))
-    share = mask(what.shape, size, (float(centre[0]), float(centre[1])), radius, float(chance.uniform(0, 360)))
+    share = mask(what.shape, size, (float(centre[0]), float(centre[1])), radius, float(chance.uniform(-30, 30)))
     pixels = ground * (1 - share[:, :, None]) + inside * share[:, :, None] + chance.normal(0, 12, (size, size, 3))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
-def write_dataset(folder: Path, count: int = 240, seed: int = 0, size: int = 64) -> Path:
+def write_dataset(folder: Path, count: int = 480, seed: int = 0, size: int = 64) -> Path:
     """Writes `count` PNGs and a ``metadata.jsonl`` (file_name, label, text, background); classes take turns.
 
     A third of the texts keep the shape to themselves. The same arguments give the same bytes. Returns the folder.

@@ -40,7 +40,8 @@ def repeated(arguments: Sequence[str], options: Iterable[str]) -> list[str]:
     known, current, has_value = frozenset(options), "", True
     for word in arguments:
         if word.startswith("-"):
-            current, has_value = (word if word in known else ""), False
+            name, equals, _ = word.partition("=")
+            current, has_value = (name if name in known else ""), bool(equals)
             found.append(word)
         elif current and has_value:
             found += [current, word]

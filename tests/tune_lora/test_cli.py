@@ -143,6 +143,21 @@ def test_plot_draws_what_is_asked(example, tmp_path: Path) -> None:
     assert "slice" in refused("plot", example.folder, "--kind", "slices", "--output", tmp_path)[0]
 
 
+def test_plot_shows_the_hyperparameters_that_are_named(example, tmp_path: Path) -> None:
+    named = ("--plot-type", "contour", "--params", "learning_rate", "network_dim", "--output", tmp_path)
+    ended = tune_lora("plot", example.folder, *named)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == [str(tmp_path / "contour.png")]
+    lines = refused("plot", example.folder, "--plot-type", "slice", "--params", "learning_rat", "dim")
+    assert len(lines) == 2 and "did you mean 'learning_rate'?" in lines[0]
+
+
+def test_a_study_that_has_run_is_not_continued_with_other_settings(ran) -> None:
+    folder, _ = ran
+    (line,) = refused("run", folder / "study.yaml", "--set", "learning_rate=1e-3", "--set", f"results={folder.parent}")
+    assert "was made with other settings (fixed.learning_rate: None -> 0.001)" in line
+
+
 def test_suggestions_one_object_a_line() -> None:
     ended = tune_lora("sample", "lora_v2_1", "-n", 30, "--format", "jsonl", "--seed", 3)
     assert ended.returncode == 0

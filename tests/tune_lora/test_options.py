@@ -17,7 +17,8 @@ from tune_lora.options import repeated
         ("--params a --params b c r", "--params a --params b --params c --params r"),
         ("r --kind slice --output x", "r --kind slice --output x"),
         ("r --params", "r --params"),
-        ("r --params=a b", "r --params=a b"),
+        ("r --params=a b", "r --params=a --params b"),
+        ("r --kind=slice x", "r --kind=slice x"),
     ],
 )
 def test_words_after_the_option_are_its_values(given_: str, found: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,16 +103,17 @@ class Classifier:
     def prepare(self, context: TrialContext) -> dict[str, Any]:
         """What is said once per study: how many rows and classes there are, and what was left out.
 
-        Returns ``{"baseline": {"val_acc": of the largest class alone}, "calibration": {"data": [sentences]}, ...}``.
+        Returns ``{"baseline": metrics, "calibration": {"data": [sentences]}, "images": {}}``; the baseline always names
+        the largest class, with the shares of all classes as its probabilities.
         """
         from trainables.classification.making import loaded_weights
 
         examples = self._examples(context.shared)
         notes = loaded_weights(self.weights, settings.chosen(context.params))
-        largest = max((examples.labels == one).mean() for one in range(len(examples.classes)))
+        shares = [float((examples.labels == one).mean()) for one in range(len(examples.classes))]
         said = f"{len(examples)} rows of kind {examples.kind} in {len(examples.classes)} classes"
         return {
-            "baseline": {"val_acc": float(largest)},
+            "baseline": {"val_acc": max(shares), "val_loss": -sum(share * math.log(share) for share in shares)},
             "calibration": {"data": [said, *examples.notes, *notes]},
             "images": {},
         }

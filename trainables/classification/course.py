@@ -144,9 +144,11 @@ class Trial:
         names = {name for fold in folds for name in fold}
         objective = self.course.objective if self.course.objective in names else "val_acc"
         higher = {name for name in names if is_higher_better(name)}
-        return fold_metrics(
-            folds, objective=objective, how=self.course.aggregation, higher_is_better=higher, complete=complete
+        own = [{name: value for name, value in fold.items() if name != "learning_rate"} for fold in folds]
+        told = fold_metrics(
+            own, objective=objective, how=self.course.aggregation, higher_is_better=higher, complete=complete
         )
+        return {**told, "learning_rate": folds[-1]["learning_rate"]}
 
     def _end(self, fit: Fit, budget: int, worth: Mapping[str, float], log: EpochLog) -> Report:
         """The report at the end of a training: the last one of the trial, or of a fold."""

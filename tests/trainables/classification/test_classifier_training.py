@@ -113,6 +113,13 @@ def test_folds_are_told_one_by_one_and_together(table, tmp_path) -> None:
     assert reports[1].metrics["val_acc"] == pytest.approx(np.mean(each[:2]))
 
 
+def test_the_baseline_knows_the_shares_of_the_classes_and_nothing_else(tmp_path) -> None:
+    trainer = Classifier(DataSource(write_images(tmp_path / "images", rows=30)))
+    told = trainer.prepare(TrialContext(params=IMAGES, folder=tmp_path))
+    assert told["baseline"] == pytest.approx({"val_acc": 1 / 3, "val_loss": math.log(3)})
+    assert told["calibration"]["data"] == ["30 rows of kind image in 3 classes"]
+
+
 @pytest.mark.parametrize("folds", [None, Folds(3)])
 def test_rows_are_split_the_same_way_whatever_the_trial(folds, table, tmp_path) -> None:
     trainer = Classifier(DataSource(table), folds=folds)

@@ -135,23 +135,44 @@ def advise(path: Path, results: Path | None = None) -> list[Advice]:
 
 
 def subject_of(path: Path, study: StudySpec | None = None) -> Subject:
-    """The configuration that a file holds, and the study it belongs to: the one beside it, or `study`."""
-    content = sources.configuration(path)
+    """The configuration that a file holds, and the study it belongs to: `study`, else the one beside it.
+
+    Raises:
+        InputError: no trainer has such settings, or `study` is of another trainer.
+    """
+    content = documents.with_numbers(sources.configuration(path))
     if "space" in content or any(name.startswith("space.") for name in content):
         found = spec.load(path)
         space = build.space_of(found)
         return Subject(space.resolve(space.defaults()), found.trainer, found)
+    if study is not None:
+        if not _may_be(study.trainer, content):
+            raise InputError(f"{path}: holds no settings of {study.trainer}, the trainer of the study {study.name!r}")
+        return Subject(content, study.trainer, study)
     beside = path.parent / sources.STUDY_FILE
-    if study is None and beside.is_file():
-        study = spec.load(beside)
-    return Subject(content, study.trainer if study is not None else _trainer_of(path, content), study)
+    if beside.is_file():
+        found = spec.load(beside)
+        if _may_be(found.trainer, content):
+            return Subject(content, found.trainer, found)
+    return Subject(content, _trainer_of(path, content))
+
+
+def _known(config: Mapping[str, Any]) -> dict[str, int]:
+    """How many of a configuration's names each trainer knows."""
+    return {
+        name: sum(is_known(setting, kind.rules) for setting in config) for name, kind in KINDS.items() if kind.rules
+    }
+
+
+def _may_be(trainer: str, config: Mapping[str, Any]) -> bool:
+    """Whether no other trainer knows more of a configuration; of a trainer without rules anything may be."""
+    known = _known(config)
+    return trainer not in known or known[trainer] == max(known.values()) > 0
 
 
 def _trainer_of(path: Path, config: Mapping[str, Any]) -> str:
     """The trainer that knows most of a configuration's names."""
-    known = {
-        name: sum(is_known(setting, kind.rules) for setting in config) for name, kind in KINDS.items() if kind.rules
-    }
+    known = _known(config)
     best = max(known, key=lambda name: known[name])
     if not known[best]:
         raise InputError(f"{path}: holds no setting of any trainer; must be a configuration such as best_config.yaml")

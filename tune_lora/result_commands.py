@@ -88,4 +88,5 @@ def advise(
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in found], indent=2))
     else:
-        Console().print(advice_view.table(found))
+        console = Console()
+        console.print(advice_view.table(found, console.width))

@@ -199,6 +199,17 @@ def test_a_study_file_is_judged_by_its_defaults(tmp_path: Path) -> None:
     assert [one.rule for one in advise.advise(path)] == ["ratio_usual"]
 
 
+def test_a_study_of_another_trainer_has_nothing_to_do_with_it(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("name: x\nspace: lora_v2_1\ndataset: {path: images}\n")
+    path = tmp_path / "c.yaml"
+    path.write_text("optimizer: {lr: 1e-3}\ntraining: {batch_size: 32}\n")
+    assert "small_batch" in {one.rule for one in advise.advise(path)}
+    finished(tmp_path / "x", 3, 0.1)
+    path.write_text("network_dim: 64\nnetwork_alpha: 64\n")
+    with pytest.raises(InputError, match="holds no settings of classifier, the trainer of the study 'x'"):
+        advise.advise(path, tmp_path / "x")
+
+
 def test_what_is_no_configuration_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("colour: green\n")
@@ -279,6 +290,12 @@ def test_the_command_prints_a_table_or_json(tmp_path: Path) -> None:
         "sources: ",
     ):
         assert word in table.stdout
+    narrow = CliRunner().invoke(app, ["advise", str(config)], env={"COLUMNS": "80"})
+    said = (
+        "training.batch_size 32: could be better (priority 1; risk: low",
+        "  what to try: 64, or 128 if memory allows",
+    )
+    assert all(words in narrow.stdout for words in said)
     plain = CliRunner().invoke(app, ["advise", str(config), "--json"])
     entries = {entry["rule"]: entry for entry in json.loads(plain.stdout)}
     assert entries["small_batch"]["value"] == 32 and entries["small_batch"]["priority"] == 1

@@ -31,7 +31,7 @@ data:
   held_out_share: 0.2    # of each class, to judge by
 # cross_validation: {{enabled: true, n_folds: 5}}    # judges a trial by every row, at five times the cost
 # Where trials are few, tune in this order: learning rate, batch size, epochs, scheduler, architecture, optimizer.
-# What is not tried stands below `fixed`; move a line up to `parameters` to try it.
+# To try one more, take away its `# ` below, and its line under `fixed` where it has one.
 space:
   name: {name}-space
   parameters:

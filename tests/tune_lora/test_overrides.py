@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,11 @@ from tune_lora import build, overrides
 from tune_lora.errors import InputError
 from tune_lora.names import all_full, full, matching, short
 from tune_lora.overrides import Known, Meaning, meaning
-from tune_lora.spec import StudySpec, from_mapping
+from tune_lora.spec import StudySpec, from_mapping, load
 
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted([*(ROOT / "search_spaces" / "studies").glob("*.yaml"), *(ROOT / "examples").rglob("study.yaml")])
+assert len(STUDIES) > 5
 DOTTED: dict[str, Any] = {
     "name": "dotted",
     "parameters": {
@@ -179,6 +183,14 @@ def test_places_are_independent_of_each_other_and_of_their_order(n: int, seed: i
     for key, value in given_.items():
         one_by_one = overrides.in_study(one_by_one, {key: value})
     assert first == one_by_one
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_of_every_shipped_study_one_place_changes_and_nothing_else(path: Path) -> None:
+    before = load(path)
+    after = overrides.in_study(before, {"search.seed": 977, "budget.n_trials": 3})
+    assert (after.search.seed, after.budget.n_trials) == (977, 3)
+    assert after.model_copy(update={"search": before.search, "budget": before.budget}) == before
 
 
 def test_nothing_given_is_nothing_changed() -> None:

@@ -55,7 +55,7 @@ def _drawn(space: Space, seed: int) -> list[Params]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
     drawn = []
     for _ in range(TRIALS):
-        trial = study.ask({name: domain.to_distribution() for name, domain in space.parameters.items()})
+        trial = study.ask({name: one.domain.to_distribution() for name, one in space.parameters.items()})
         drawn.append(space.resolve(trial.params))
     return drawn
 

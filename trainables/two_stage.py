@@ -49,8 +49,9 @@ class TwoStage:
             share it; None is the trial's own.
         stage1_held_out: share of the computed entities that stage 1 is judged by.
         stage1_report_every: epochs between reports of stage 1.
-        folds: side by side (`batched`), one after the other, or as `auto` finds best: side by side unless somebody
-            decides before the last one ends. The results are the same.
+        folds: side by side (`batched`), one after the other (`sequential`), the first two and then the others
+            (`blocks`), or as `auto` finds best: side by side unless somebody decides before the last one ends. The
+            results are the same.
         cache: folder of finished stage-1 results; None keeps none.
         final: trains one model on all measured rows but `final_held_out` of them, by which it stops early, and exports
             it.
@@ -65,7 +66,7 @@ class TwoStage:
     stage1_seed: int | None = 0
     stage1_held_out: float = 0.15
     stage1_report_every: int = 10
-    folds: Literal["auto", "batched", "sequential"] = "auto"
+    folds: Literal["auto", "batched", "blocks", "sequential"] = "auto"
     cache: Path | None = None
     final: bool = False
     final_held_out: float = 0.1

@@ -209,11 +209,11 @@ def epochs_of(spec: StudySpec) -> str:
 
 
 def transfer_trainer(spec: StudySpec) -> TwoStage:
-    """The two-stage trainer of a study. Folds train one after the other where a scheduler looks at each of them; where
-    one has rungs, the trial sees whether they lie between folds."""
+    """The two-stage trainer of a study. Where a scheduler looks at each fold, two train side by side and then the
+    others; where one has rungs, the trial sees whether they lie between folds."""
     validation, folds = spec.cross_validation, spec.transfer.folds
     if folds == "auto" and "watch" in READS[spec.scheduler.name]:
-        folds = "sequential"
+        folds = "blocks"
     return spec.transfer.trainer(
         cache_folder() / "stage1",
         n_folds=validation.n_folds,

@@ -59,7 +59,9 @@ class TransferSpec(_Closed):
     stage1_seed: int | None = Field(0, ge=0, description="the same for every trial; null: the trial's own")
     stage1_held_out: float = Field(0.15, gt=0, lt=1, description="share of computed entities to judge stage 1 by")
     stage1_report_every: int = Field(10, ge=1, description="epochs")
-    folds: Literal["auto", "batched", "sequential"] = Field("auto", description="side by side, or one by one")
+    folds: Literal["auto", "batched", "blocks", "sequential"] = Field(
+        "auto", description="side by side, the first two and then the others, or one by one; the results are the same"
+    )
     cache: bool = Field(True, description="finished stage-1 results are kept and used again")
 
     @model_validator(mode="after")

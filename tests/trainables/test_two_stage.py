@@ -104,8 +104,9 @@ class Unlabelled:
         return dataclasses.replace(SMALL.load(), labels=None)
 
 
-def test_folds_side_by_side_are_what_they_are_one_after_the_other(tmp_path):
-    batched = reports(TwoStage(SMALL, folds="batched"), tmp_path)
+@pytest.mark.parametrize("together", ["batched", "blocks"])
+def test_folds_side_by_side_are_what_they_are_one_after_the_other(tmp_path, together):
+    batched = reports(TwoStage(SMALL, folds=together), tmp_path)
     sequential = reports(TwoStage(SMALL, folds="sequential"), tmp_path)
     for first, second in zip(batched, sequential, strict=True):
         assert first.metrics == pytest.approx(second.metrics, rel=1e-4)
@@ -123,7 +124,7 @@ def test_after_early_stopping_who_decides_is_told_the_kept_value_and_the_horizon
     assert found[-1].budget == 60 + 5 * 3
 
 
-@pytest.mark.parametrize("folds", ["batched", "sequential"])
+@pytest.mark.parametrize("folds", ["batched", "blocks", "sequential"])
 @pytest.mark.parametrize("stop_at", [1, 3, 6, 8, 9, 14])
 def test_a_trial_continues_exactly_from_any_report(tmp_path, folds, stop_at):
     trainer = TwoStage(SMALL, folds=folds, stage1_report_every=1)
@@ -205,3 +206,24 @@ def test_time_up_is_a_cause(tmp_path):
 def test_a_wrong_setting_is_one_clear_line(setting, said):
     (mistake,) = TwoStage().check(PARAMS | setting)
     assert next(iter(setting)) in mistake and said in mistake
+
+
+@pytest.mark.parametrize(("folds", "trained"), [("batched", [5]), ("blocks", [2, 3]), ("sequential", [1] * 5)])
+def test_folds_are_trained_in_the_blocks_that_were_asked_for(tmp_path, monkeypatch, folds, trained):
+    from trainables.transfer.folding import Folding
+
+    sizes, train = [], Folding.train
+    monkeypatch.setattr(Folding, "train", lambda self, e, f, w: sizes.append(len(f)) or train(self, e, f, w))
+    reports(TwoStage(SMALL, folds=folds), tmp_path)
+    assert sizes == trained
+
+
+def test_auto_waits_for_who_decides_between_folds(tmp_path, monkeypatch):
+    from trainables.transfer.folding import Folding
+
+    sizes, train = [], Folding.train
+    monkeypatch.setattr(Folding, "train", lambda self, e, f, w: sizes.append(len(f)) or train(self, e, f, w))
+    reports(TwoStage(SMALL), tmp_path, decide_at=frozenset({3, 6}))
+    assert sizes == [5], "nobody decides between folds"
+    reports(TwoStage(SMALL), tmp_path, decide_at=frozenset({9}))
+    assert sizes == [5, 1, 1, 1, 1, 1]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from trainables.two_stage import TwoStage
 
 DTYPE = torch.float32
+FIRST_BLOCK = 2
+"""Folds that `blocks` trains before the others: one fold says little, and no test of two of them less than 1/4."""
 
 
 class TransferTrial:
@@ -126,17 +128,22 @@ class TransferTrial:
         for fold in range(trainer.n_folds):
             self.check_time()
             if fold == len(self._results):
-                together = range(fold, trainer.n_folds if self._is_batched() else fold + 1)
+                together = range(fold, self._end_of_block(fold))
                 self._results += folding.train(encoders, together, {one: self._wanted(one) for one in together})
             result = self._results[fold]
             if isinstance(result, TrialFailure):
                 raise result
             yield from self._tell(fold, result, encoders)
 
-    def _is_batched(self) -> bool:
-        if self.trainer.folds != "auto":
-            return self.trainer.folds == "batched"
-        return not any(self.first.epochs < budget < self.horizon for budget in self.context.decide_at)
+    def _end_of_block(self, fold: int) -> int:
+        """The first fold that does not train beside this one."""
+        how, n_folds = self.trainer.folds, self.trainer.n_folds
+        if how == "auto":
+            decided = any(self.first.epochs < budget < self.horizon for budget in self.context.decide_at)
+            how = "sequential" if decided else "batched"
+        if how == "sequential":
+            return fold + 1
+        return min(FIRST_BLOCK, n_folds) if how == "blocks" and fold < FIRST_BLOCK else n_folds
 
     def _begin_of(self, fold: int) -> int:
         return self.first.epochs + fold * self.second.epochs

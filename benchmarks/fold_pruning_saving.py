@@ -104,7 +104,7 @@ def main() -> None:
         losses.append((pruned.best - whole.best) / whole.spread)
         print(seed, [whole.seconds, pruned.seconds], savings[-1], folds[-1], losses[-1], flush=True)
     setting = f"{TRIALS} trials of fine-tuned encoders (512_256), 600 measured rows, five folds"
-    note = f"{setting}, of which {1 - statistics.median(folds):.0%} were trained; against folds side by side, no pruner"
+    note = f"{setting}, {1 - statistics.median(folds):.0%} of which were told; against folds side by side, no pruner"
     common.write(
         "fold_pruning_saving",
         [

@@ -40,7 +40,9 @@ def main() -> None:
         misses, hits = [], []
         for _ in range(RUNS):
             with tempfile.TemporaryDirectory() as folder:
-                trainer = TwoStage(SyntheticTransfer(), exclude_overlap=excluded, cache=Path(folder) / "cache")
+                trainer = TwoStage(
+                    SyntheticTransfer(), exclude_overlap=excluded, cache=Path(folder) / "cache", tensorboard=False
+                )
                 if not shared:
                     _seconds(trainer, params | {"stage1_epochs": 1}, Path(folder), shared)  # reads data, warms torch up
                 misses.append(_seconds(trainer, params, Path(folder), shared))

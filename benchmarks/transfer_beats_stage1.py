@@ -38,7 +38,7 @@ Params = Mapping[str, Any]
 
 def _trials(problem: SyntheticTransfer, space: Space) -> list[tuple[Params, Mapping[str, float]]]:
     """Configurations with the metrics of their last report."""
-    trainer = TwoStage(problem, exclude_overlap=False)
+    trainer = TwoStage(problem, exclude_overlap=False, tensorboard=False)
     shared: dict[str, Any] = {}
     found = []
     with tempfile.TemporaryDirectory() as folder:

@@ -55,6 +55,7 @@ class TwoStage:
         cache: folder of finished stage-1 results; None keeps none.
         final: trains one model on all measured rows but `final_held_out` of them, by which it stops early, and exports
             it.
+        tensorboard: what is reported is logged in the trial's folder, too.
     """
 
     source: TransferSource = field(default_factory=SyntheticTransfer)
@@ -70,6 +71,7 @@ class TwoStage:
     cache: Path | None = None
     final: bool = False
     final_held_out: float = 0.1
+    tensorboard: bool = True
     trial_timeout_seconds: float | None = None
     budget_unit: str = "epoch"
 
@@ -115,4 +117,18 @@ class TwoStage:
         from trainables.transfer.trial import TransferTrial
 
         with out_of_memory_is_a_cause():
-            yield from TransferTrial(self, context).reports()
+            trial = TransferTrial(self, context)
+            yield from self._logged(trial.reports(), context, trial.told) if self.tensorboard else trial.reports()
+
+    @staticmethod
+    def _logged(
+        reports: Generator[Report, None, None], context: TrialContext, told: int
+    ) -> Generator[Report, None, None]:
+        from trainables.epoch_log import EpochLog
+
+        with EpochLog(context.folder, told) as log:
+            if not told:
+                log.configuration(context.params, ("score",))
+            for report in reports:
+                log.scalars(report.budget, report.metrics)
+                yield report

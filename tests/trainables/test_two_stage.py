@@ -227,3 +227,20 @@ def test_auto_waits_for_who_decides_between_folds(tmp_path, monkeypatch):
     assert sizes == [5], "nobody decides between folds"
     reports(TwoStage(SMALL), tmp_path, decide_at=frozenset({9}))
     assert sizes == [5, 1, 1, 1, 1, 1]
+
+
+def test_what_was_reported_is_in_tensorboard_once_also_after_a_restart(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = TwoStage(SMALL, stage1_report_every=2)
+    running = trainer.run(TrialContext(params=PARAMS, folder=tmp_path, seed=3))
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    next(report for report in running if report.budget == 9).save(checkpoint)
+    next(running)  # a report that was lost with its worker
+    running.close()
+    rest = reports(trainer, tmp_path, restore=checkpoint)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("stage1_mae")] == [2, 4, 6, 9, 12, 15, 18, 21]
+    assert events.Scalars("score")[-1].value == pytest.approx(rest[-1].metrics["score"])

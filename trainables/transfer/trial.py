@@ -46,6 +46,11 @@ class TransferTrial:
         self._started = time.monotonic()
 
     @property
+    def told(self) -> int:
+        """The budget of the last report, 0 before the first."""
+        return self._told
+
+    @property
     def seconds(self) -> float:
         """Training time, that before a restart included."""
         return self._before.seconds + time.monotonic() - self._started

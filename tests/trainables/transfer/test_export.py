@@ -81,7 +81,7 @@ def test_groups_stay_together_in_the_final_hold_out():
 
 def test_nothing_is_pickled_and_a_folder_without_a_model_is_one_line(tmp_path):
     list(TwoStage(SMALL, final=True).run(TrialContext(params=PARAMS, folder=tmp_path)))
-    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "model.json", "tensorboard"}
     with pytest.raises(InputError, match="holds no two-stage model"):
         predict(tmp_path / "none", table(np.zeros((1, 1), np.float32), ["a"]))
 
@@ -89,7 +89,7 @@ def test_nothing_is_pickled_and_a_folder_without_a_model_is_one_line(tmp_path):
 def test_a_trial_of_a_search_leaves_no_model(tmp_path):
     params = PARAMS | {"stage2_epochs": 2}
     list(TwoStage(SMALL).run(TrialContext(params=params, folder=tmp_path)))
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["tensorboard"]
 
 
 def test_without_labels_there_are_no_probabilities(tmp_path):

@@ -19,6 +19,7 @@ from ray import tune
 
 from trainables import checkpoints
 from trainables.protocol import Cause, Report, Trainer, TrialContext, TrialFailure
+from trainables.redaction import redacted
 
 _RESULT = "result.json"
 _SHARED: dict[str, Any] = {}
@@ -102,7 +103,7 @@ class _Adapter(tune.Trainable):
                 failure.cause, failure.message + checkpoints.note(self._folder), failure.metrics, started
             )
         except Exception as error:  # noqa: BLE001  # any bug in a trainer: its traceback is kept and the trial's cause is `crash`
-            (self._folder / "traceback.txt").write_text(traceback.format_exc())
+            (self._folder / "traceback.txt").write_text(redacted(traceback.format_exc()))
             return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", {}, started)
         self._budget = report.budget
         return result
@@ -125,7 +126,7 @@ class _Adapter(tune.Trainable):
             "final": False,
             "images": {},
             "cause": cause.value,
-            "message": message,
+            "message": redacted(message),  # it is stored, shown and sent to Weights & Biases
             "done": True,
         }
         self._end()

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from trainables.redaction import redacted
 from tune_lora import __version__, lora_commands, result_commands, study_commands, train_commands
 from tune_lora.errors import TuneLoraError
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=arguments, prog_name="tune-lora")
     except TuneLoraError as error:
         for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)  # noqa: T201 - plain, so that a place in a file can be clicked
+            print(f"error: {redacted(line)}", file=sys.stderr)  # noqa: T201 - plain, so that a place in a file can be clicked
         sys.exit(error.exit_code)
     except OSError as error:
         if error.filename is None:  # not about a file that somebody named

@@ -78,7 +78,7 @@ def parse(texts: Iterable[str]) -> dict[str, Any]:
             mistakes.append(f"{OPTION} {key}: given twice; must be given once")
         else:
             try:
-                found[key] = documents.with_numbers(yaml.safe_load(value))
+                found[key] = documents.with_numbers(documents.parse(value)[0])
             except yaml.YAMLError:
                 mistakes.append(f"{OPTION} {key}: got {value!r}; must be a value as YAML has it")
     if mistakes:
@@ -252,7 +252,7 @@ def _placed(spec: StudySpec, places: Mapping[str, Any]) -> StudySpec:
     """The study with values at dotted places, checked as a file is."""
     if not places:
         return spec
-    document = copy.deepcopy(spec.as_mapping())
+    document = copy.deepcopy(spec.as_mapping(passwords=True))
     for place, value in places.items():
         put(document, place, value)
     return from_mapping(document, OPTION)

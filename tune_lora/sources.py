@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from search_spaces import documents
 from search_spaces.space import Space
 from tune_lora import build, overrides, spec, store
 from tune_lora.errors import InputError
@@ -131,7 +132,7 @@ def _is_study(path: Path) -> bool:
 
 def _yaml(path: Path, wanted: str) -> Any:
     try:
-        return yaml.safe_load(path.read_text("utf-8"))
+        return documents.parse(path.read_text("utf-8"))[0]
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); must be {wanted}") from None
     except UnicodeDecodeError:

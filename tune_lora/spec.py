@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from search_spaces import documents
 from trainables import user_module
 from tune_lora.classifier_spec import ClassifierSpec
 from tune_lora.custom_spec import CustomSpec
@@ -25,6 +26,7 @@ from tune_lora.objective_spec import ObjectiveSpec
 from tune_lora.phases_spec import AblationSpec, PhaseSpec
 from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.search_spec import SearchSpec
+from tune_lora.storage_url import written
 from tune_lora.text_spec import TextSpec
 from tune_lora.transfer_spec import TransferSpec
 
@@ -224,7 +226,8 @@ class StudySpec(_Closed):
     @classmethod
     def storage_is_a_url(cls, value: str | None) -> str | None:
         if value is not None and "://" not in value:
-            raise ValueError(f"got {value!r}; must be an Optuna storage URL such as sqlite:///study.db")
+            shown = re.sub(r":[^:@]*@", ":***@", value)  # it may still hold a password
+            raise ValueError(f"got {shown!r}; must be an Optuna storage URL such as sqlite:///study.db")
         return value
 
     @property
@@ -237,9 +240,19 @@ class StudySpec(_Closed):
         """The Optuna storage."""
         return self.storage or f"sqlite:///{(self.folder / 'study.db').resolve()}"
 
-    def as_mapping(self) -> dict[str, Any]:
-        """Plain data that `from_mapping` reads back to an equal object."""
-        return _without_needless_nulls(self, self.model_dump(mode="json"))
+    def as_mapping(self, *, passwords: bool = False) -> dict[str, Any]:
+        """Plain data that `from_mapping` reads back to an equal object; passwords in storage URLs are ``***`` unless
+        asked for."""
+        plain = _without_needless_nulls(self, self.model_dump(mode="json"))
+        return plain if passwords else _without_passwords(plain)
+
+
+def _without_passwords(plain: dict[str, Any]) -> dict[str, Any]:
+    if "storage" in plain:
+        plain["storage"] = written(plain["storage"])
+    for earlier in plain["search"].get("warm_start", ()):
+        earlier["study"] = written(earlier["study"])
+    return plain
 
 
 def _without_needless_nulls(model: BaseModel, dumped: Mapping[str, Any]) -> dict[str, Any]:
@@ -285,8 +298,7 @@ def load(path: Path) -> StudySpec:
         )
     try:
         text = path.read_text("utf-8")
-        document = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, yaml.SafeLoader))
+        document, tree = documents.parse(text)
     except UnicodeDecodeError:
         raise InputError(f"{path}: is not UTF-8 text; must be a YAML study file") from None
     except yaml.YAMLError as error:
@@ -295,11 +307,9 @@ def load(path: Path) -> StudySpec:
         raise InputError(
             f"{path}{place}: is not YAML ({getattr(error, 'problem', None) or 'cannot be parsed'})"
         ) from None
-    except RecursionError:
-        raise InputError(f"{path}: holds an alias of itself; must be a plain mapping") from None
     if not isinstance(document, dict):
         raise InputError(f"{path}: holds {type(document).__name__}; must be a mapping with name, dataset and space")
-    return from_mapping(document, str(path), lines, relative_to=path.parent)
+    return from_mapping(document, str(path), _lines(tree), relative_to=path.parent)
 
 
 def from_mapping(

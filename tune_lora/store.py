@@ -5,7 +5,6 @@ Nothing here needs Ray. `optuna.load_study` and optuna-dashboard read the same d
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from trainables.protocol import Cause
+from trainables.redaction import redacted
 from tune_lora.errors import InputError
 
 # ruff: noqa: PLC0414 - whoever reads a study finds its records here as well
@@ -27,6 +27,7 @@ from tune_lora.records import Objective
 from tune_lora.records import State as State
 from tune_lora.records import StudyRecord as StudyRecord
 from tune_lora.records import TrialRecord as TrialRecord
+from tune_lora.storage_url import opened, written
 
 # Names of the user attributes on each Optuna trial. One place, so that writer and readers agree.
 CONFIG = "config"  # every resolved value: sampled, derived, fixed
@@ -84,12 +85,13 @@ def open_study(
     Raises:
         InputError: the storage cannot be opened, or the study does not exist and `create` is False.
     """
+    shown, storage = written(storage), opened(storage)
     with _broken_storage_is_a_mistake(storage):
         if not create:
             names = optuna.get_all_study_names(storage)
             if name not in names:
                 available = ", ".join(names) or "none"
-                raise InputError(f"study {name!r} not found in {storage}; available: {available}")
+                raise InputError(f"study {name!r} not found in {shown}; available: {available}")
         directions = [objective.direction for objective in objectives] or [direction]
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
         if objectives and study.metric_names is None:
@@ -101,13 +103,9 @@ def open_study(
 
 def study_names(storage: str) -> list[str]:
     """Names of the studies in a storage. Raises InputError where it cannot be opened."""
+    storage = opened(storage)
     with _broken_storage_is_a_mistake(storage):
         return list(optuna.get_all_study_names(storage))
-
-
-def without_password(storage: str) -> str:
-    """A storage URL as it may be shown: a password is nobody's business."""
-    return re.sub(r"//([^:/@]*):[^@/]*@", r"//\1:***@", storage)
 
 
 @contextmanager
@@ -117,9 +115,8 @@ def _broken_storage_is_a_mistake(storage: str) -> Iterator[None]:
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError) as error:
         # SQLAlchemy's own text goes on with the statement and a link; what the database said is its cause.
         said = str(getattr(error, "orig", None) or error).strip().splitlines()
-        raise InputError(
-            f"storage {without_password(storage)}: cannot be opened ({said[0] if said else type(error).__name__})"
-        ) from None
+        reason = redacted(said[0]) if said else type(error).__name__  # SQLAlchemy repeats a URL that it cannot parse
+        raise InputError(f"storage {written(storage)}: cannot be opened ({reason})") from None
 
 
 def load(folder: Path) -> StudyRecord:

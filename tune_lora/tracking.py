@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
+from trainables.redaction import redacted
 from tune_lora.store import TrialRecord
 
 Mode = Literal["auto", "online", "offline", "off"]
@@ -169,7 +170,7 @@ class WandbTracker:
         problems = []
         if errors:
             text = " ".join(str(errors[0]).split()) or type(errors[0]).__name__
-            problems.append(f"{len(errors)} of {len(self._futures)} runs with an error, the first: {text}")
+            problems.append(f"{len(errors)} of {len(self._futures)} runs with an error, the first: {redacted(text)}")
         if missing := unfinished + self._left_out:
             problems.append(f"{missing} not waited for")
         lines = [f"Weights & Biases: {'; '.join(problems)}; the study itself is whole"] if problems else []

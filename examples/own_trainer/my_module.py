@@ -71,5 +71,5 @@ def _save(folder: Path, **state) -> None:
 def _begin_or_restore(folder: Path | None):
     if folder is None:
         return np.zeros((65, 10)), np.zeros((65, 10)), np.inf, 0
-    state = np.load(folder / "state.npz")
+    state = np.load(folder / "state.npz", allow_pickle=False)
     return state["weights"], state["velocity"], float(state["best"]), int(state["waited"])

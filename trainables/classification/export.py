@@ -17,6 +17,7 @@ from trainables.classification.inputs import Inputs, Recipe, encoded
 from trainables.classification.network import Network, Shape
 from trainables.classification.settings import Chosen
 from trainables.lora.pictures import IMAGE_SUFFIXES
+from trainables.paths import inside
 from trainables.tables.files import load
 from tune_lora.errors import InputError
 
@@ -97,8 +98,15 @@ def _rows(kind: str, path: Path, columns: tuple[str, ...], classes: tuple[str, .
     texts = tuple(str(cell or "") for cell in cells.columns[str(text)])
     if kind == "text":
         return _unlabelled(kind, classes, places, texts=texts)
-    images = tuple(path.parent / str(cell) for cell in cells.columns["file_name"])
+    images = tuple(_listed(path, str(cell)) for cell in cells.columns["file_name"])
     return _unlabelled(kind, classes, places, images=images, texts=texts)
+
+
+def _listed(path: Path, name: str) -> Path:
+    found = inside(path.parent, name)
+    if found is None:
+        raise InputError(f"{path}: {name!r} is outside {path.parent}; must be inside it")
+    return found
 
 
 def _images(path: Path) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from trainables.classification.source import FILE_NAME, DataSource
 from trainables.lora.pictures import IMAGE_SUFFIXES, checked_size
+from trainables.paths import inside
 from trainables.tables.files import load
 from tune_lora.errors import InputError, InputErrors, nearest
 
@@ -134,7 +135,13 @@ def _in_subfolders(source: DataSource, path: Path) -> Rows:
             f"{path} holds no images; must hold one subfolder a class with {', '.join(IMAGE_SUFFIXES)} files, or a "
             "metadata.jsonl"
         )
-    return Rows(found)
+    rows = Rows()
+    for row in found:
+        if inside(path, Path(row.place).relative_to(path)) is None:
+            rows.bad.append(f"{row.place}: is a link that leaves {path}; must lead to a file inside it")
+        else:
+            rows.good.append(row)
+    return rows
 
 
 def _listed(source: DataSource, listing: Path, *, images: bool, texts: bool) -> Rows:
@@ -150,7 +157,10 @@ def _listed(source: DataSource, listing: Path, *, images: bool, texts: bool) -> 
         if empty:
             rows.bad.append(f"{place}: {', '.join(empty)}: is empty; must be there")
             continue
-        image = listing.parent / _text(columns[FILE_NAME][index]) if images else None
+        image = inside(listing.parent, name := _text(columns[FILE_NAME][index])) if images else None
+        if images and image is None:
+            rows.bad.append(f"{place}: {name!r} is outside {listing.parent}; must be inside it")
+            continue
         rows.good.append(Row(place, cells["label"], image, cells.get("text"), cells.get("group")))
     return rows
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from trainables.lora.buckets import Size
 from trainables.lora.dataset_settings import Captions
 from trainables.lora.pictures import IMAGE_SUFFIXES, checked_size
+from trainables.paths import inside
 from tune_lora.errors import InputError
 
 METADATA = "metadata.jsonl"
@@ -45,7 +46,9 @@ def read_folder(folder: Path, captions: Captions, mistakes: list[str]) -> list[C
 def _beside(folder: Path, captions: Captions, mistakes: list[str]) -> Iterator[tuple[Path, str]]:
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES):
         beside = path.with_suffix(captions.caption_extension)
-        if beside.is_file():
+        if leaving := [one for one in (path, beside) if one.is_symlink() and inside(folder, one.name) is None]:
+            mistakes.append(f"{leaving[0]}: is a link that leaves the dataset's folder; must lead to a file inside it")
+        elif beside.is_file():
             try:
                 yield path, beside.read_text("utf-8-sig").strip()
             except UnicodeDecodeError:
@@ -57,6 +60,9 @@ def _beside(folder: Path, captions: Captions, mistakes: list[str]) -> Iterator[t
 
 
 def _listed(folder: Path, mistakes: list[str]) -> Iterator[tuple[Path, str]]:
+    if inside(folder, METADATA) is None:
+        mistakes.append(f"{folder / METADATA}: is a link that leaves the dataset's folder; must be a file inside it")
+        return
     try:
         # A line ends at a line feed alone: JSON allows other marks that Python takes for line ends in a caption.
         lines = (folder / METADATA).read_text("utf-8-sig").split("\n")
@@ -75,9 +81,7 @@ def _listed(folder: Path, mistakes: list[str]) -> Iterator[tuple[Path, str]]:
             continue
         if "\0" in name:
             mistakes.append(f"{place}: {name!r} is no file name")
-            continue
-        path = (folder / name).resolve()
-        if path.is_relative_to(folder.resolve()):
+        elif (path := inside(folder, name)) is not None:
             yield path, text
         else:
             mistakes.append(f"{place}: {name!r} is outside the dataset's folder; must be inside it")

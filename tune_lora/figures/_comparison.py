@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from trainables.paths import inside
 from tune_lora import atomic
 from tune_lora.store import StudyRecord
 
@@ -25,7 +26,7 @@ def comparison(record: StudyRecord, folder: Path) -> Path | None:
         return None
     winner = next(iter(best.images[max(best.images)].values()))
     names = [record.base_images.get("base"), winner, record.base_images.get("reference")]
-    grids = [grid for name in names if name and (grid := _read(folder / name)) is not None]
+    grids = [grid for name in names if name and (grid := _read(folder, name)) is not None]
     if len(grids) < 2:
         return None
     width, height = max(grid.width for grid in grids), sum(grid.height for grid in grids) + GAP * (len(grids) - 1)
@@ -39,7 +40,10 @@ def comparison(record: StudyRecord, folder: Path) -> Path | None:
     return folder / NAME
 
 
-def _read(path: Path) -> Image.Image | None:
+def _read(folder: Path, name: str) -> Image.Image | None:
+    # The name is out of a database that anyone may have written: nothing outside the study's folder is shown.
+    if (path := inside(folder, name)) is None:
+        return None
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -17,6 +17,7 @@ from tune_lora.knowledge._points import CARRIED, LeftOut, Point, Reference, Scal
 from tune_lora.knowledge._translate import CannotCarry, Translation, translate
 from tune_lora.search_spec import WarmStartSpec
 from tune_lora.spec import StudySpec, differences
+from tune_lora.storage_url import opened, written
 from tune_lora.store import StudyRecord, TrialRecord
 
 REFERENCES = 5
@@ -39,7 +40,9 @@ def open_earlier(asked: WarmStartSpec, spec: StudySpec) -> StudyRecord:
         raise InputError(f"study {study.study_name!r} has {len(study.directions)} objectives; must have one")
     is_same_place = asked.study == spec.storage_url or _is_within(Path(asked.study), spec.folder)
     if is_same_place and study.study_name == spec.name:
-        raise InputError(f"{asked.study} is this study itself; must be an earlier one (this one is continued by `run`)")
+        raise InputError(
+            f"{written(asked.study)} is this study itself; must be an earlier one (this one is continued by `run`)"
+        )
     return store.read(study)
 
 
@@ -49,11 +52,11 @@ def _in_storage(url: str, name: str | None) -> optuna.Study:
         raise InputError(f"storage {url}: {path} does not exist; must be the storage of an earlier study")
     held = store.study_names(url)
     if name is None and len(held) != 1:
-        raise InputError(f"storage {store.without_password(url)}: holds {len(held)} studies; name one: {_listed(held)}")
+        raise InputError(f"storage {written(url)}: holds {len(held)} studies; name one: {_listed(held)}")
     chosen = name or held[0]
     if chosen not in held:
-        raise InputError(f"study {chosen!r} not found in {store.without_password(url)}; available: {_listed(held)}")
-    return optuna.load_study(study_name=chosen, storage=url)
+        raise InputError(f"study {chosen!r} not found in {written(url)}; available: {_listed(held)}")
+    return optuna.load_study(study_name=chosen, storage=opened(url))
 
 
 def _listed(names: Sequence[str]) -> str:

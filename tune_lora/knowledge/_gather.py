@@ -14,6 +14,7 @@ from tune_lora.knowledge import _tables as tables
 from tune_lora.knowledge._points import PRIOR, Knowledge, Reference, Source, observed
 from tune_lora.search_spec import WarmStartSpec
 from tune_lora.spec import StudySpec
+from tune_lora.storage_url import written
 
 LEARNING = ("tpe", "gp", "predictive", "auto")
 """Samplers that learn from trials they did not suggest; for the others past results are shown in reports only."""
@@ -48,7 +49,7 @@ def gather(spec: StudySpec, space: Space) -> Knowledge:
     for index, asked in enumerate(search.warm_start):
         if given.index(given[index]) < index:
             mistakes.append(
-                f"search.warm_start.{index}: {asked.study} is given twice as {asked.use}; must be given once"
+                f"search.warm_start.{index}: {written(asked.study)} is given twice as {asked.use}; must be given once"
             )
         carried, source = _carry(asked, spec, space, f"search.warm_start.{index}", labels, mistakes)
         references += carried
@@ -88,7 +89,7 @@ def _carry(
         mistakes.append(f"{where}.study: {error}")
         return [], None
     expressions = earlier.expressions_of(asked, record, space, where, mistakes)
-    label = _distinct(record.name, f"{asked.study} {record.name}", labels)
+    label = _distinct(record.name, f"{written(asked.study)} {record.name}", labels)
     wants_references = asked.use == "priors"
     n = asked.top or (earlier.REFERENCES if wants_references else None)
     trials = earlier.Earlier(record, label, space, expressions, n=n)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from trainables.paths import inside
 from tune_lora import wording
 from tune_lora.figures import ALL_KINDS
 from tune_lora.store import StudyRecord, TrialRecord
@@ -106,5 +107,5 @@ def _pictures(paths: Mapping[str, str], folder: Path) -> tuple[Picture, ...]:
 
 def _inside(folder: Path, relative: str) -> str:
     # Paths come out of a database that anyone may have written: nothing outside the study's folder is embedded.
-    path = (folder / relative).resolve()
-    return data_uri(path, THUMBNAIL) if path.is_relative_to(folder.resolve()) else ""
+    path = inside(folder, relative)
+    return data_uri(path, THUMBNAIL) if path is not None else ""

@@ -128,6 +128,7 @@ def load(
             str(folder),
             dtype=DTYPES[precision],
             local_files_only=True,
+            trust_remote_code=False,  # a model's folder may bring Python files: they are never run
             quantization_config=quantization_config(quantization, DTYPES[precision]),
             device_map={"": device} if quantization != "none" else None,
         )
@@ -166,7 +167,7 @@ def _tokenizer(source: TextSource) -> Any:
         folder = folder_of_hub_model(source.place, weights=False)
     if source.kind == "gguf":
         folder = _cached(_text_base(source.path) / "tokenizer", _write_tokenizer, source.path)
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise InputError(f"base {source.label}: its tokenizer tells no offsets; must have a tokenizer.json")
     return tokenizer
@@ -204,11 +205,11 @@ def _cached(target: Path, write: Callable[..., None], file: Path, *more: Any) ->
 
 
 def _write_tokenizer(folder: Path, gguf: dict[str, str]) -> None:
-    AutoTokenizer.from_pretrained(**gguf, local_files_only=True).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**gguf, local_files_only=True, trust_remote_code=False).save_pretrained(folder)
 
 
 def _write_model(folder: Path, gguf: dict[str, str], dtype: torch.dtype) -> None:
-    model = AutoModelForCausalLM.from_pretrained(**gguf, local_files_only=True, dtype=dtype)
+    model = AutoModelForCausalLM.from_pretrained(**gguf, local_files_only=True, trust_remote_code=False, dtype=dtype)
     # It is plain tensors now; transformers would refuse to write what it takes for a quantised model.
     model.hf_quantizer = None
     model.config.__dict__.pop("quantization_config", None)

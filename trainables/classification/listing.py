@@ -157,10 +157,11 @@ def _listed(source: DataSource, listing: Path, *, images: bool, texts: bool) -> 
         if empty:
             rows.bad.append(f"{place}: {', '.join(empty)}: is empty; must be there")
             continue
-        image = inside(listing.parent, name := _text(columns[FILE_NAME][index])) if images else None
-        if images and image is None:
+        name = _text(columns[FILE_NAME][index]) if images else ""
+        if images and inside(listing.parent, name) is None:
             rows.bad.append(f"{place}: {name!r} is outside {listing.parent}; must be inside it")
             continue
+        image = listing.parent / name if images else None  # messages name files as the user does, links and all
         rows.good.append(Row(place, cells["label"], image, cells.get("text"), cells.get("group")))
     return rows
 

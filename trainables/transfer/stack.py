@@ -98,8 +98,9 @@ class Stack:
 
     def places(self, net: str) -> torch.Tensor:
         """Which of the P weights are this network's, ``(P,)`` booleans."""
-        owned = [name.startswith(net + ".") for name, shape in self._shapes.items() for _ in range(math.prod(shape))]
-        return torch.tensor(owned)
+        return torch.cat(
+            [torch.full((math.prod(shape),), name.startswith(net + ".")) for name, shape in self._shapes.items()]
+        )
 
     def run(
         self,

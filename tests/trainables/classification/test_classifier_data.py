@@ -166,3 +166,12 @@ def test_folds_keep_groups_together_and_inner_rows_come_from_training(tmp_path: 
         assert not sites[0] & sites[1]
         together = np.concatenate([split.train, split.validation, split.inner])
         assert sorted(together.tolist()) == list(range(60)) and len(split.inner)
+
+
+def test_real_pictures_with_captions_are_read_whole(data: Path) -> None:
+    folder = data / "fluent3d" / "base"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    found = read(DataSource(folder, label="category", text="text", group="subcategory"))
+    assert (found.kind, len(found), len(found.classes)) == ("image_text", 1491, 8)
+    assert found.notes == () and len(set(found.images)) == 1491 and "Smileys & Emotion" in found.classes

@@ -115,7 +115,7 @@ def main() -> None:
             ),
             common.result(
                 "fold_pruning_folds", measured=round(statistics.median(folds), 3), goal=None,
-                unit="of folds not reached", runs=len(SEEDS), note=f"{setting}; what is saved where folds train one after the other anyway",
+                unit="of folds not reached", runs=len(SEEDS), note=f"{setting}; the saving of who trains them one by one anyway",
             ),
             common.result(
                 "fold_pruning_loss", measured=round(max(losses), 3), goal="<= 1", unit="fold spreads", runs=len(SEEDS),

@@ -83,7 +83,10 @@ class TransferSpec(_Closed):
     def source(self) -> TransferSource:
         """Where the data comes from."""
         if self.stage1 is not None and self.stage2 is not None:
-            return TransferTables(self.stage1.source(), self.stage2.source())
+            here = self.with_paths(lambda path: str(Path(path).expanduser().absolute()))  # workers may stand elsewhere
+            assert here.stage1 is not None
+            assert here.stage2 is not None
+            return TransferTables(here.stage1.source(), here.stage2.source())
         return SyntheticTransfer(**(self.synthetic or SyntheticSpec()).model_dump())
 
     def trainer(self, cache: Path, **more: object) -> TwoStage:

@@ -57,9 +57,13 @@ class Gain:
 
 @dataclass(frozen=True)
 class PhaseGain:
-    """What became of a phase. `start` and `best` are configurations of searched parameters; `values` their objective by
-    seed; `adopted`: whether the best was better by its mean over the seeds, and so is where the next phase starts.
-    `searched` is the best's value in the search, which is a lucky one as every best of many is."""
+    """What became of a phase.
+
+    `start`, `best` and `end` are configurations of searched parameters, `start_values` and `best_values` their
+    objective by seed. `searched` is the best's value in the search, which is a lucky one as every best of many is.
+    `end`, where the next phase starts, is what did best when it was measured again: the search's best, one of the
+    single changes, or the start itself.
+    """
 
     name: str
     start: Mapping[str, Any]
@@ -67,6 +71,7 @@ class PhaseGain:
     searched: float | None
     start_values: Mapping[int, float]
     best_values: Mapping[int, float]
+    end: Mapping[str, Any]
     whole: Interval | None
     singles: tuple[Gain, ...] = ()
     n_trials: int = 0
@@ -74,13 +79,13 @@ class PhaseGain:
 
     @property
     def adopted(self) -> bool:
-        """Whether the next phase starts from this one's best."""
-        return self.whole is not None and self.whole.mean > 0
+        """Whether the next phase starts from something else than this one did."""
+        return self.end != self.start
 
     @property
-    def end(self) -> Mapping[str, Any]:
-        """The configuration that the next phase starts from."""
-        return self.best if self.adopted else self.start
+    def is_best_of_search(self) -> bool:
+        """Whether the search's best did best again."""
+        return self.adopted and self.end == self.best
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,19 @@ def interval(values: Sequence[float], confidence: float) -> Interval | None:
         return Interval(mean, None, None, 1)
     reach = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * statistics.stdev(values) / n**0.5
     return Interval(mean, mean - reach, mean + reach, n)
+
+
+def strongest(
+    measured: Sequence[tuple[Mapping[str, Any], Mapping[int, float]]], direction: Direction
+) -> Mapping[str, Any]:
+    """The configuration with the best mean among those that have every seed that any of them has; the first of equals.
+    The first one of all where none has every seed."""
+    sign = 1 if direction == "maximize" else -1
+    seeds = {seed for _, values in measured for seed in values}
+    complete = [(config, values) for config, values in measured if values and values.keys() == seeds]
+    if not complete:
+        return measured[0][0]
+    return max(complete, key=lambda one: sign * statistics.fmean(one[1].values()))[0]
 
 
 def differing(start: Mapping[str, Any], best: Mapping[str, Any], belongs_to: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """A study of phases: each searches a few parameters from the best of the phase before, and what it gained is measured.
 
 The best of a search is a lucky value. So a phase's start, its best, and every single change between the two are trained
-again with a few seeds that the search has not seen; the next phase starts from the best only if it won there.
+again with a few seeds that the search has not seen; the next phase starts from what did best there. The end is measured
+with yet other seeds, since the first ones have had a say in it.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ def _run_phase(part: _Parts, phase: PhaseSpec, index: int, start: Config) -> Pha
     if found.best is None:
         raise StudyError(f"phase {phase.name!r}: no trial completed; see {part.spec.folder / name / 'report.html'}")
     best = _parameters_in(found.best.config, space)
-    values = _measure(part, f"{name}-ablation", list(_measurements(start, best, phase, space)))
+    values = _measure(part, f"{name}-ablation", list(_measurements(start, best, phase, space)), seeds_of(part.spec))
     return _gain(phase, start, best, found, values, part)
 
 
@@ -190,6 +191,7 @@ def _gain(
         searched=found.best.value if found.best else None,
         start_values=of(start),
         best_values=of(best),
+        end=gains.strongest(values, direction),
         whole=gains.paired(of(start), of(best), direction, confidence) if best != start else None,
         singles=tuple(single(change, claims.get(label)) for label, change in changes.items()),
         n_trials=len(found.trials),
@@ -200,16 +202,16 @@ def _gain(
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def seeds_of(spec: StudySpec) -> tuple[int, ...]:
-    """The seeds that gains are measured with."""
-    return tuple(SEEDS_FROM + spec.search.seed + number for number in range(spec.ablation.seeds))
+def seeds_of(spec: StudySpec, *, end: bool = False) -> tuple[int, ...]:
+    """The seeds that gains are measured with, and others for the end."""
+    first = SEEDS_FROM * (2 if end else 1) + spec.search.seed
+    return tuple(range(first, first + spec.ablation.seeds))
 
 
 def _measure(
-    part: _Parts, name: str, wanted: Sequence[Measurement]
+    part: _Parts, name: str, wanted: Sequence[Measurement], seeds: Sequence[int]
 ) -> list[tuple[Mapping[str, Any], dict[int, float]]]:
     """Trains each configuration with each seed, to its end; returns the objective by configuration and seed."""
-    seeds = seeds_of(part.spec)
     rows = tuple({"name": f"{one.label} / {seed}", **one.config, "seed": seed} for seed in seeds for one in wanted)
     part.view.note(f"measuring {len(wanted)} configurations with {len(seeds)} seeds each")
     measured = part.run(
@@ -237,7 +239,7 @@ def _with_end(record: PhasesRecord, part: _Parts) -> PhasesRecord:
     priors = {prior.name: _parameters_in(space.complete(prior.params), space) for prior in space.priors if prior.run}
     wanted += [Measurement(name, config) for name, config in priors.items()]
     distinct = [one for at, one in enumerate(wanted) if one.config not in [other.config for other in wanted[:at]]]
-    values = _measure(part, f"{spec.name}-end", distinct)
+    values = _measure(part, f"{spec.name}-end", distinct, seeds_of(spec, end=True))
     by_label = {one.label: next(found for config, found in values if config == one.config) for one in wanted}
     whole = gains.paired(by_label["start"], by_label["end"], spec.objective.direction, spec.ablation.confidence)
     return replace(record, values=by_label, whole=whole, stop_reason="all phases are done")

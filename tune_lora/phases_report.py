@@ -40,9 +40,15 @@ def heading(record: PhasesRecord) -> str:
 
 def line(phase: PhaseGain, record: PhasesRecord) -> str:
     """What became of a phase, in one line."""
+    if phase.is_best_of_search:
+        outcome = "did best again: this is where it ends"
+    elif phase.adopted:
+        kept = {name: value for name, value in phase.end.items() if phase.start.get(name) != value}
+        outcome = f"a single change did better: it ends at {_in_words(kept)}"
+    else:
+        outcome = "nothing did better than the start when measured again: it ends there"
     if phase.whole is None:
-        return f"phase {phase.name}: nothing better than its start was found in {phase.n_trials} trials"
-    outcome = "the next phase starts from it" if phase.adopted else "not adopted: the next phase starts where this did"
+        return f"phase {phase.name}: its start was the best of {phase.n_trials} trials; {outcome}"
     changes = "; ".join(map(_in_words, phase.changed))
     return f"phase {phase.name}: {told(phase.whole)} {record.metric} ({changes}); {outcome}"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,11 +74,26 @@ def test_the_verdict_says_what_was_measured(told: Gain, says: str) -> None:
     assert told.verdict == says
 
 
-def test_the_next_phase_starts_from_the_best_only_if_it_won_again() -> None:
-    def phase(whole: Interval | None) -> PhaseGain:
-        return PhaseGain("p", {"a": 1}, {"a": 2}, 0.9, {}, {}, whole)
+def test_what_did_best_again_is_where_the_next_phase_starts() -> None:
+    start, best, single = {"a": 1, "b": 1}, {"a": 2, "b": 2}, {"a": 2, "b": 1}
+    measured = [(start, {1: 0.5, 2: 0.5}), (best, {1: 0.6, 2: 0.6}), (single, {1: 0.6, 2: 0.7})]
+    assert gains.strongest(measured, "maximize") == single
+    assert gains.strongest(measured, "minimize") == start
+    assert gains.strongest(measured[:2], "maximize") == best
+    equal = [(start, {1: 0.5}), (best, {1: 0.5})]
+    assert gains.strongest(equal, "maximize") == start  # nothing is changed for nothing
 
-    assert phase(Interval(0.01, -0.1, 0.1, 3)).end == {"a": 2}
-    assert phase(Interval(-0.01, -0.1, 0.1, 3)).end == {"a": 1}
-    assert phase(None).end == {"a": 1}
-    assert math.isclose(phase(None).searched or 0, 0.9)
+
+def test_a_configuration_that_lacks_a_seed_is_not_chosen() -> None:
+    measured = [({"a": 1}, {1: 0.5, 2: 0.5}), ({"a": 2}, {1: 0.9})]
+    assert gains.strongest(measured, "maximize") == {"a": 1}
+    assert gains.strongest([({"a": 1}, {}), ({"a": 2}, {})], "maximize") == {"a": 1}
+
+
+def test_a_phase_says_whether_the_best_of_the_search_did_best_again() -> None:
+    def phase(end: dict[str, int]) -> PhaseGain:
+        return PhaseGain("p", {"a": 1}, {"a": 2}, 0.9, {}, {}, end, None)
+
+    assert phase({"a": 2}).adopted and phase({"a": 2}).is_best_of_search
+    assert not phase({"a": 1}).adopted
+    assert phase({"a": 3}).adopted and not phase({"a": 3}).is_best_of_search

@@ -37,7 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "scheduler_spec",
                 "search_spec",
             ),
-            *("spec", "storage_url", "store", "table_spec", "text_spec", "transfer_spec"),
+            *("spec", "storage_url", "store", "table_spec", "text_spec", "transfer_spec", "unsaved"),
         }
     ),
     frozenset({"trainers"}),

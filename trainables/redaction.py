@@ -9,7 +9,7 @@ from collections.abc import Mapping
 MASK = "***"
 _SHORTEST = 8
 """Characters of a value that is taken for a secret: a shorter one (a mode, ``true``) would be found in any text."""
-_SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw(or)?d|credentials?)(_|$)|(^|_)(pass|pwd|auth)$")
+_SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw(or)?d|credentials?)(_|$)|(^|_)(pass|auth)$|_pwd$")
 _OPEN_NAMES = frozenset({"SSH_AUTH_SOCK", "RAY_AUTH_MODE"})
 # Up to the last @ before a blank: a password that holds one, unquoted, is hidden whole.
 _IN_USER_INFO = re.compile(r"(://[^:/?#@\s]*):([^\s'\"]*)@")

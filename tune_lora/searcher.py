@@ -22,13 +22,14 @@ from tune_lora.records import Objective
 from tune_lora.refusals import Refusals
 from tune_lora.store import StudyRecord, TrialRecord
 from tune_lora.trial_log import Result, TrialLog, create, ending
+from tune_lora.unsaved import Unsaved
 
 CRASHES_IN_A_ROW = 3
 LOSSES_IN_A_ROW = 10
 """What the infrastructure ends does not count, so where every worker is lost a study would never end."""
 
 
-class StudySearcher(Searcher):
+class StudySearcher(Unsaved, Searcher):
     """Suggests configurations and writes down what became of them.
 
     In this order: trials to continue, retries of what the infrastructure ended, references this study has not begun,

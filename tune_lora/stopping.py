@@ -10,6 +10,7 @@ from ray.tune import Stopper
 
 from tune_lora import pareto as geometry
 from tune_lora.records import StudyRecord, TrialRecord, completed, losses
+from tune_lora.unsaved import Unsaved
 
 LEAST_GROWTH = 0.005
 """Share of a front's hypervolume by which it must grow for a study to go on."""
@@ -98,7 +99,7 @@ class Interruptible(Protocol):
         ...
 
 
-class TimeoutStopper(Stopper):
+class TimeoutStopper(Unsaved, Stopper):
     """Ends the run after `hours` (None: never) from its making. Running trials stay RUNNING in the store, to be
     continued.
     """

@@ -112,7 +112,7 @@ def study_names(storage: str) -> list[str]:
 def _broken_storage_is_a_mistake(storage: str) -> Iterator[None]:
     try:
         yield
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError) as error:
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError, ValueError) as error:
         # SQLAlchemy's own text goes on with the statement and a link; what the database said is its cause.
         said = str(getattr(error, "orig", None) or error).strip().splitlines()
         reason = redacted(said[0]) if said else type(error).__name__  # SQLAlchemy repeats a URL that it cannot parse

@@ -19,6 +19,7 @@ from tune_lora.build import Plan
 from tune_lora.searcher import StudySearcher
 from tune_lora.stopping import TimeoutStopper, reason_to_stop
 from tune_lora.store import StudyRecord, TrialRecord
+from tune_lora.unsaved import Unsaved
 
 if TYPE_CHECKING:
     from tune_lora.study import Slots, View
@@ -131,11 +132,6 @@ def _longest(ready: Plan) -> int:
 
 def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
     chosen, score = ready.spec.scheduler, ready.spec.objective.pruned_on
-
-    def say(line: str) -> None:
-        study.set_user_attr(store.SCHEDULER_NOTE, line)
-        view.note(line)
-
     settings = chosen.settings()
     if settings.get("watch") == score.name:
         settings["watch"] = schedulers.SCORE
@@ -146,7 +142,7 @@ def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
         # A pruner that looks at every report needs what every report has.
         in_every_report="val_loss" if score.name == "score" else None,
         by_fold=FOLD_SCORE if trainers.is_cross_validated(ready.spec) else None,
-        say=say,
+        say=_Said(study, view),
         **settings,
     )
     if hasattr(built, "replay"):
@@ -154,7 +150,18 @@ def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
     return built
 
 
-class _Watcher(tune.Callback):
+class _Said(Unsaved):
+    """What the scheduler finds out: kept with the study and shown."""
+
+    def __init__(self, study: optuna.Study, view: View) -> None:
+        self._study, self._view = study, view
+
+    def __call__(self, line: str) -> None:
+        self._study.set_user_attr(store.SCHEDULER_NOTE, line)
+        self._view.note(line)
+
+
+class _Watcher(Unsaved, tune.Callback):
     """Shows the study to its view and hands each trial that ended to the tracker, once."""
 
     def __init__(self, study: optuna.Study, total: int, on_finished: Callable[[TrialRecord], None], view: View) -> None:
@@ -162,11 +169,6 @@ class _Watcher(tune.Callback):
         self._ended = {trial.number for trial in store.read(study).trials if trial.state not in ("running", "waiting")}
         self._said = set(store.read(study).let_go)
         self._next_look = 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Ray writes its callbacks down; what this one watches with (threads, a terminal) cannot be, and is not needed
-        # again.
-        return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002  # Ray's
         if (now := time.monotonic()) >= self._next_look:

@@ -19,6 +19,7 @@ from tune_lora.scheduler.deciding import Deciding
 from tune_lora.scheduler.reports import Key, Seen, is_spared, key_of
 from tune_lora.scheduler.rungs import Ladder, Rung
 from tune_lora.store import TrialRecord
+from tune_lora.unsaved import Unsaved
 
 
 class PausingAsha(Deciding):
@@ -132,7 +133,7 @@ class PausingAsha(Deciding):
         return f"ASHA with pauses, promoted from rungs: {held}; {self.n_paused} paused"
 
 
-class Slots(Searcher):
+class Slots(Unsaved, Searcher):
     """A searcher for a scheduler that pauses: at most `count` trials run at a time, paused ones not counted.
 
     Tune's own limit counts paused trials, so that with as many of them as slots nothing would ever begin again.

@@ -7,7 +7,7 @@ BENCHMARKS := $(filter-out __init__ common render,$(basename $(notdir $(wildcard
 # The last Syne Tune with MOBSTER; it pins an old numpy, but what is used of it works with this one.
 SYNE_TUNE := syne-tune==0.13.0 autograd==1.9.1 dill==0.4.1 sortedcontainers==2.4.0
 
-.PHONY: help demo test lint format bench bench-search-deps lock venv clean
+.PHONY: help demo test lint format audit bench bench-search-deps lock venv clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,9 @@ lint: venv ## ruff and mypy
 format: venv ## lets ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+audit: venv ## reports known vulnerabilities of the locked packages; never fails
+	scripts/audit.sh
 
 bench: $(addprefix bench-,$(BENCHMARKS)) ## all benchmarks, then docs/benchmarks.md; BENCH=quick for a short form
 	$(BIN)/python -m benchmarks.render

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ SECRETS = {
 DATABASE_PASSWORD = "s3cr3t-of-the-database"
 TRAINER = """
 import os
+import re
 
 def train(params, trial):
     if params["rate"] == 2:  # libraries put what they were given into their errors
@@ -208,3 +210,15 @@ def test_which_variables_hold_secrets(name: str, hidden: bool) -> None:
 @given(st.text(st.characters(exclude_characters="@:"), max_size=200))
 def test_text_without_a_url_stays_as_it_is(text: str) -> None:
     assert without_password(text) == text or "=" in text
+
+
+def test_the_manual_says_what_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    block = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+    study = specs.from_mapping({"name": "a", "trainer": "curve", "space": "lora_tiny", **block}, "docs/security.md")
+    monkeypatch.setenv("STUDIES_PASSWORD", "hush-hush")
+    assert "hush-hush" in opened(study.storage_url)
+    assert "hush-hush" not in str(study.as_mapping())
+    named = [name for name in re.findall(r"`([^`]+)`", text) if name.startswith("tests/") or name == VARIABLE]
+    assert VARIABLE in named
+    assert all((ROOT / name).is_file() for name in named if name != VARIABLE)

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 
 from trainables.lora.files import write_whole
 from trainables.transfer.data import TransferData
@@ -105,10 +105,11 @@ def read(path: Path, inputs: int, settings: Stage1Settings) -> Encoders:
     Raises:
         OSError, SafetensorError, KeyError, ValueError: it is absent or something else.
     """
-    with safe_open(path, framework="pt") as file:
-        # Copied: the file is mapped, and another trial may replace or forget it meanwhile.
-        tensors: Mapping[str, torch.Tensor] = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        curve: Any = json.loads(file.metadata()["curve"])
+    # Read at once: safetensors opens a file twice, and another trial may replace or forget it in between.
+    content = path.read_bytes()
+    tensors: Mapping[str, torch.Tensor] = load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])  # the format's own layout
+    curve: Any = json.loads(header["__metadata__"]["curve"])
     nets = networks(inputs, settings)
     return Encoders(
         Stack(nets, tensors["weights"], tensors["stats"]),

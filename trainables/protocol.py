@@ -135,5 +135,6 @@ class Preparing(Protocol):
     """A trainer with something to do once per study, before the first trial."""
 
     def prepare(self, context: TrialContext) -> dict[str, Any]:
-        """Returns ``{"baseline": metrics, "calibration": {...}, "images": {label: path}}``."""
+        """Returns ``{"baseline": metrics, "calibration": {...}, "images": {label: path}}``. What the baseline is stands
+        in the calibration as ``baseline``, unless it is the untrained base."""
         ...

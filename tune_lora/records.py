@@ -145,6 +145,11 @@ class StudyRecord:
         return self.baseline.get(self.score_name)
 
     @property
+    def untrained_name(self) -> str:
+        """What `untrained` is the worth of, in words."""
+        return str(self.calibration.get("baseline", "untrained base"))
+
+    @property
     def is_uncalibrated(self) -> bool:
         """Whether the study says that its scores do not compare with the user's numbers."""
         return self.calibration.get("calibrated") is False

@@ -236,6 +236,13 @@ class StudySpec(_Closed):
         return Path(self.results) / self.name
 
     @property
+    def extent(self) -> str:
+        """How much it searches, in words."""
+        if not self.phases:
+            return f"{self.budget.n_trials} trials"
+        return f"{sum(phase.n_trials for phase in self.phases)} trials in {len(self.phases)} phases"
+
+    @property
     def storage_url(self) -> str:
         """The Optuna storage."""
         return self.storage or f"sqlite:///{(self.folder / 'study.db').resolve()}"

@@ -155,7 +155,7 @@ def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> Non
     """Judges the untrained base and calibrates the targets, once per study."""
     if store.BASELINE in study.user_attrs or not isinstance(ready.trainer, Preparing):
         return
-    view.note("preparing: caches, calibration, the untrained base")
+    view.note("preparing: data, caches, and what the trials are compared with")
     folder = ready.spec.folder / "base"
     folder.mkdir(parents=True, exist_ok=True)
     found = _on_a_worker(ready, placed, folder.absolute())

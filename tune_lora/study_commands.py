@@ -82,7 +82,7 @@ def validate(study: StudyFile, settings: Set = None) -> None:
 
     ready = build.plan(overrides.in_study(spec.load(study), overrides.parse(settings or ())))
     tried = ", ".join(ready.space.parameters)
-    typer.echo(f"{study}: valid; {ready.spec.budget.n_trials} trials of {ready.space.name} ({tried})")
+    typer.echo(f"{study}: valid; {ready.spec.extent} of {ready.space.name} ({tried})")
     for source in ready.knowledge.sources:
         typer.echo(wording.carried(source.summary()))
 

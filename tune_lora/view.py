@@ -176,7 +176,7 @@ def _best(record: StudyRecord) -> Iterable[RenderableType]:
     compared = wording.against_baseline(record)
     if compared:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for name in ("measure", "untrained base", f"trial {best.number}"):
+        for name in ("measure", record.untrained_name, f"trial {best.number}"):
             table.add_column(name)
         for row in compared:
             table.add_row(*(Text(cell) for cell in row))

@@ -183,7 +183,7 @@ def improvement(record: StudyRecord) -> str:
     if best is None or best.value is None or not base:
         return ""
     change = (base - best.value) / abs(base) if record.direction == "minimize" else (best.value - base) / abs(base)
-    return f"{abs(change):.1%} {'better' if change >= 0 else 'worse'} than the untrained base ({number(base)})"
+    return f"{abs(change):.1%} {'better' if change >= 0 else 'worse'} than the {record.untrained_name} ({number(base)})"
 
 
 def over_baseline(record: StudyRecord, trial: TrialRecord | None) -> str:

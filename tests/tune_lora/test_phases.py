@@ -143,6 +143,12 @@ def test_phases_have_no_total(tmp_path) -> None:
         phases.refuse_totals("+5")
 
 
+def test_validate_says_how_much_is_searched(finished, capsys) -> None:
+    study, _ = finished
+    assert run_main(["validate", str(study.folder / "study.yaml")]) == 0
+    assert "valid; 11 trials in 2 phases of" in capsys.readouterr().out
+
+
 def test_what_reads_one_study_names_the_parts(finished) -> None:
     study, _ = finished
     with pytest.raises(InputError, match=r"holds a study of phases; must be one of its parts: steps-1-rate, steps-1-"):

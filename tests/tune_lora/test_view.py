@@ -179,6 +179,11 @@ class TestWording:
         baseline = {} if base is None else {"score": base}
         assert wording.improvement(StudyRecord("s", direction, (trial(0, best),), baseline=baseline)) == text
 
+    def test_a_study_names_what_it_is_compared_with(self) -> None:
+        guess = {"baseline": "largest class named always"}
+        record = StudyRecord("s", "maximize", (trial(0, 0.5),), baseline={"score": 0.4}, calibration=guess)
+        assert wording.improvement(record) == "25.0% better than the largest class named always (0.4)"
+
     @pytest.mark.parametrize(("seconds", "text"), [(12, "12 s"), (600, "10 min"), (11100, "3 h 05 min")])
     def test_durations(self, seconds: float, text: str) -> None:
         assert wording.duration(seconds) == text

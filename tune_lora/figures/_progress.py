@@ -107,7 +107,7 @@ def _baseline(axes: Axes, record: StudyRecord) -> None:
     baseline = record.untrained
     if baseline is not None:
         low, high = axes.get_ylim()
-        axes.axhline(baseline, color=INK, lw=1, ls="--", label=f"untrained base ({baseline:.4g})")
+        axes.axhline(baseline, color=INK, lw=1, ls="--", label=f"{record.untrained_name} ({baseline:.4g})")
         axes.set_ylim(min(low, baseline - 0.05 * (high - low)), max(high, baseline + 0.08 * (high - low)))
 
 

@@ -132,7 +132,8 @@ def _longest(ready: Plan) -> int:
 
 def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
     chosen, score = ready.spec.scheduler, ready.spec.objective.pruned_on
-    settings = chosen.settings()
+    folded = trainers.is_cross_validated(ready.spec)
+    settings = chosen.settings(by_fold=folded)
     if settings.get("watch") == score.name:
         settings["watch"] = schedulers.SCORE
     built = schedulers.build(
@@ -141,7 +142,7 @@ def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
         max_budget=_longest(ready),
         # A pruner that looks at every report needs what every report has.
         in_every_report="val_loss" if score.name == "score" else None,
-        by_fold=FOLD_SCORE if trainers.is_cross_validated(ready.spec) else None,
+        by_fold=FOLD_SCORE if folded else None,
         say=_Said(study, view),
         **settings,
     )

@@ -12,6 +12,7 @@ import pytest
 from tune_lora import scheduler as schedulers
 from tune_lora import spec as specs
 from tune_lora import study
+from tune_lora.scheduler_spec import SchedulerSpec
 from tune_lora.store import TrialRecord
 
 SOON: dict[str, Any] = {"n_startup_trials": 2, "n_warmup_steps": 2}
@@ -60,6 +61,64 @@ def test_each_stops_what_it_is_made_for(name: str, settings: dict[str, Any], cur
     for number, level in enumerate((1.0, 2.0, 3.0)):
         play(scheduler, number, [level] * 4)
     assert play(scheduler, 3, curve) == expected
+
+
+EASY_FIRST = (0.0, 0.0, 10.0, 10.0, 10.0)
+"""How hard each of five folds is, whatever is trained."""
+
+
+def folds(level: float) -> list[float]:
+    return [level + hard for hard in EASY_FIRST]
+
+
+def play_folds(scheduler: Any, number: int, scores: list[float], *, epochs: int = 20) -> str:
+    """Plays a cross-validated trial: stage-1 epochs without a fold, then a report a fold; where it stopped."""
+    scheduler.on_trial_add(None, trial(number))
+    for budget in (10, 20):
+        early = {"budget": budget, "final": False, "metrics": {"val_loss": 100.0 - number}}
+        assert scheduler.on_trial_result(None, trial(number), early) == "CONTINUE"
+    for fold, score in enumerate(scores, start=1):
+        final = fold == len(scores)
+        metrics = {"fold_score": score, "score": score}
+        result = {"budget": 20 + fold * epochs, "score": score, "final": final, "metrics": metrics}
+        decision = scheduler.on_trial_result(None, trial(number), result)
+        if decision == "STOP" or final:
+            scheduler.on_trial_complete(None, trial(number), result)
+            return f"STOP at fold {fold}" if decision == "STOP" else "complete"
+    raise AssertionError("no report was final")
+
+
+@pytest.mark.parametrize("name", ["wilcoxon", "median", "percentile"])
+def test_easy_first_folds_are_no_excuse(name: str) -> None:
+    settings = SchedulerSpec(name=name, **({} if name == "wilcoxon" else {"n_startup_trials": 1}))
+    built = schedulers.build(name, by_fold="fold_score", max_budget=120, **settings.settings(by_fold=True))
+    for number in range(3):
+        assert play_folds(built, number, folds(1.0 + number / 10)) == "complete" or number
+    ended = play_folds(built, 3, folds(2.0))
+    assert ended in ("STOP at fold 1", "STOP at fold 2")
+
+
+def test_a_better_trial_goes_on_where_the_first_folds_are_hard() -> None:
+    hard_first = [[level + hard for hard in reversed(EASY_FIRST)] for level in (1.0, 0.5)]
+    built = schedulers.build("wilcoxon", by_fold="fold_score", p_threshold=0.3)
+    assert [play_folds(built, number, scores) for number, scores in enumerate(hard_first)] == ["complete"] * 2
+
+
+def test_folds_are_compared_by_number_whatever_an_epoch_budget_says() -> None:
+    built = schedulers.build("wilcoxon", by_fold="fold_score", p_threshold=0.3)
+    assert play_folds(built, 0, folds(1.0), epochs=50) == "complete"
+    assert play_folds(built, 1, folds(2.0), epochs=10) == "STOP at fold 2"
+
+
+def test_a_continued_study_compares_folds_as_one_that_never_stopped() -> None:
+    def record(number: int, level: float) -> TrialRecord:
+        history = {20 + 20 * fold: {"fold_score": value} for fold, value in enumerate(folds(level), start=1)}
+        return TrialRecord(number, "complete", level, {}, {}, history=history)
+
+    built = schedulers.build("wilcoxon", by_fold="fold_score", p_threshold=0.3)
+    built.replay([record(0, 3.0), record(1, 1.0)])
+    assert play_folds(built, 2, folds(2.0)) == "STOP at fold 2"
+    assert play_folds(built, 3, folds(0.5)) == "complete"
 
 
 def test_the_median_pruner_is_optunas_own_to_the_letter() -> None:

@@ -39,7 +39,8 @@ def build(
     `max_budget` is the longest budget of any trial. `in_every_report` is a metric, lower is better, that pruners which
     look at every report read in place of the score unless `watch` names another (``score``: the score): a score that
     takes images is measured at rungs and at the end only. `by_fold` is the value of a fold alone, lower is better,
-    where trials are cross-validated: pruners that look at every report, and Wilcoxon's test, compare fold with fold.
+    where trials are cross-validated: pruners that look at every report, and Wilcoxon's test, compare fold with fold
+    and count folds.
     `say` hears what a scheduler finds out, a line at a time.
 
     Raises:
@@ -54,7 +55,8 @@ def build(
     usual = by_fold or (in_every_report if name in _WATCH_EVERY_REPORT else None)
     watch = _watched(chosen["watch"], usual if "watch" in READS[name] else None)
     pruner_of(name, chosen, max_budget)
-    return OptunaPruner(lambda: pruner_of(name, chosen, max_budget), direction, watch)
+    folds = by_fold is not None and watch == by_fold
+    return OptunaPruner(lambda: pruner_of(name, chosen, max_budget), direction, watch, by_fold=folds)
 
 
 def decides_at(name: str, *, max_budget: int, **settings: Any) -> tuple[int, ...]:

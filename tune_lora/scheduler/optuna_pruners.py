@@ -53,11 +53,18 @@ class OptunaPruner(Deciding):
     """A Tune scheduler that stops a trial when `make`'s pruner says so.
 
     Reports that break a constraint are not shown to the pruner: it knows no feasibility.
+
+    `by_fold`: a report is a fold. Folds differ in how hard they are, and pruners compare a trial's mean or best so far
+    with that of others over all their folds: where the first folds are easy, nobody would be stopped there. So steps
+    are folds, and the pruner is shown by how much a fold is above or below the same fold of the best complete trial.
     """
 
-    def __init__(self, make: Callable[[], BasePruner], direction: str, watch: str | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], BasePruner], direction: str, watch: str | None = None, *, by_fold: bool = False
+    ) -> None:
         super().__init__(direction, watch)
-        self._make = make
+        self._make, self._by_fold = make, by_fold
+        self._best: Key | None = None
         self._curves: dict[Key, dict[int, float]] = {}
         self._ended: dict[Key, bool] = {}
         self._mirror = self._blank()
@@ -76,27 +83,57 @@ class OptunaPruner(Deciding):
         if seen.value is None or seen.excess > 0 or key in self._ended or seen.budget in curve:
             return False
         curve[seen.budget] = seen.value
-        self._mirror.report(key, seen.budget, seen.value)
+        step, shown = list(self._shown(curve).items())[-1]
+        self._mirror.report(key, step, shown)
         return True
+
+    def _shown(self, curve: Mapping[int, float]) -> dict[int, float]:
+        """A curve as the pruner sees it: by budget, or by fold against the best trial's."""
+        if not self._by_fold:
+            return dict(sorted(curve.items()))
+        against = self._folds(self._best) if self._best is not None else []
+        folds = [curve[budget] for budget in sorted(curve)]
+        return {
+            fold: value - (against[fold - 1] if fold <= len(against) else 0.0)
+            for fold, value in enumerate(folds, start=1)
+        }
+
+    def _folds(self, key: Key) -> list[float]:
+        return [value for _, value in sorted(self._curves[key].items())]
+
+    def _compare_with_the_best(self) -> None:
+        """Shows everything anew where another trial has become the best."""
+        done = [key for key, completed in self._ended.items() if completed and self._curves.get(key)]
+        best = max(done, key=lambda key: self.sign * statistics.fmean(self._curves[key].values()), default=None)
+        if best != self._best:
+            self._best = best
+            self._show_all()
+
+    def _show_all(self) -> None:
+        self._mirror = self._blank()
+        for known, curve in self._curves.items():
+            self._mirror.meet(known, self._shown(curve), self._ended.get(known))
 
     def _end(self, key: Key, seen: Seen) -> None:
         self._learn(key, seen)
         if key not in self._ended:
             self._ended[key] = seen.final
             self._mirror.tell(key, seen.final)
+            if self._by_fold and seen.final:
+                self._compare_with_the_best()
 
     def _forget(self, key: Key) -> None:
         if self._curves.pop(key, None) is None:
             return
         self._ended.pop(key, None)
         # What a pruner has written on a trial cannot be taken back, so the mirror is made anew without it.
-        self._mirror = self._blank()
-        for known, curve in self._curves.items():
-            self._mirror.meet(known, curve, self._ended.get(known))
+        self._show_all()
 
     def replay(self, records: Iterable[TrialRecord]) -> None:
         """Takes in an earlier run of the study; in the order of its numbers, which pruners go by."""
         super().replay(sorted(records, key=lambda record: record.number))
+        if self._by_fold:
+            self._compare_with_the_best()
 
     def _take_in(self, record: TrialRecord) -> None:
         reports = [seen for seen in self._reports(record) if seen.excess == 0]
@@ -105,7 +142,7 @@ class OptunaPruner(Deciding):
         ended = {"complete": True, "pruned": False}.get(record.state)
         if ended is not None:
             self._ended[record.number] = ended
-        self._mirror.meet(record.number, curve, ended)
+        self._mirror.meet(record.number, self._shown(curve), ended)
 
     def debug_string(self) -> str:
         """Which pruner decides, and how many trials it has seen."""

@@ -46,7 +46,9 @@ def pruner_of(name: str, settings: Mapping[str, Any], longest: int) -> BasePrune
             p_threshold=settings["p_threshold"], n_startup_steps=settings["n_startup_steps"]
         ),
     }
-    return made[name]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # nothing that a user could change
+        return made[name]()
 
 
 class OptunaPruner(Deciding):

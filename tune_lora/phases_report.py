@@ -66,10 +66,15 @@ def told(interval: Interval | None) -> str:
     """A gain with its interval: ``+0.052 [+0.031, +0.073]``; better is positive."""
     if interval is None:
         return "not measured"
-    mean = f"{interval.mean:+.4f}"
+    mean = _signed(interval.mean)
     if interval.low is None or interval.high is None:
         return f"{mean} (one seed)"
-    return f"{mean} [{interval.low:+.4f}, {interval.high:+.4f}]"
+    return f"{mean} [{_signed(interval.low)}, {_signed(interval.high)}]"
+
+
+def _signed(value: float) -> str:
+    """With its sign, but for nothing: ``+0.0520``, ``0.0000``."""
+    return f"{value:+.4f}" if round(value, 4) else "0.0000"
 
 
 def render(record: PhasesRecord, spec: StudySpec) -> str:

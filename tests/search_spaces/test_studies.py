@@ -14,6 +14,7 @@ from trainables import demo_character
 from trainables.lora.text import sources
 from tune_lora import build, spec
 from tune_lora.classifier_spec import DEMO_SHAPES
+from tune_lora.transfer_spec import TransferSpec
 
 FOLDER = Path(build.__file__).parents[1] / "search_spaces"
 STUDIES = sorted((FOLDER / "studies").glob("*.yaml"))
@@ -23,6 +24,7 @@ NEEDED = {
     "lora_": {"network_dim", "network_alpha", "learning_rate", "max_train_epochs"},
     "llm_": {"lora_rank", "lora_alpha", "learning_rate", "epochs"},
     "classifier_": {"optimizer.lr"},
+    "transfer_": {"encoder_latent_dim", "encoder_hidden_dims", "lr_pretrain", "weight_decay"},
     "multimodal_": {"lr", "batch_size", "max_epochs", "text_encoder", "latent_dim"},
 }
 """What a configuration cannot be without, by how the name of the space begins."""
@@ -73,9 +75,11 @@ def test_every_study_is_valid_with_the_users_files_in_place(
         changes["dataset"] = study.dataset.model_copy(update={"path": str(character)})
     if study.data is not None and not Path(study.data.path).exists():
         changes["data"] = study.data.model_copy(update={"path": DEMO_SHAPES, "label": "label"})
+    if study.transfer is not None and study.transfer.stage1 and not Path(study.transfer.stage1.path).exists():
+        changes["transfer"] = TransferSpec()  # the embedded problem
     ready = build.plan(study.model_copy(update=changes))
     assert ready.space.violations(ready.space.resolve(ready.space.defaults())) == []
-    assert ready.spec.scheduler.grace <= max(map(ready.trainer.horizon, ready.space.examples()))
+    assert (ready.spec.scheduler.grace or 0) <= max(map(ready.trainer.horizon, ready.space.examples()))
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tune_lora import build, cli, phases, sources, spec, store
+from tune_lora import build, cli, phases, phases_check, sources, spec, store
 from tune_lora.errors import InputError, InputErrors
 
 SPACE = {
@@ -141,6 +141,14 @@ def test_mistakes_are_found_before_anything_starts(tmp_path, changes, says) -> N
 def test_phases_have_no_total(tmp_path) -> None:
     with pytest.raises(InputError, match=r"--n-trials: got \+5, but each phase has its own n_trials"):
         phases.refuse_totals("+5")
+
+
+def test_the_manual_shows_a_study_that_is_one() -> None:
+    text = (Path(build.__file__).parents[1] / "docs" / "phases.md").read_text("utf-8")
+    document = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    study = spec.from_mapping(document, "phases.md")
+    phases_check.check(study, build.space_of(study))
+    assert [phase.name for phase in study.phases] == ["training", "capacity"]
 
 
 def test_validate_says_how_much_is_searched(finished, capsys) -> None:

@@ -101,7 +101,8 @@ def _imported(name: str, make: Callable[[], ModuleType]) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise InputError(
-                f"trainable: module {name!r} does not exist; must be a Python file beside the study file, or importable"
+                f"trainable: module {name!r} does not exist; must be a Python file beside the study file (of --set in "
+                "the current folder), or importable"
             ) from None
         raise InputError(f"trainable: {name} needs the module {error.name!r}, which is not installed") from None
     except Exception as error:  # noqa: BLE001  # it is the user's program, and may fail in any way

@@ -54,7 +54,7 @@ def plan(spec: StudySpec) -> Plan:
         if path and not Path(path).exists():
             mistakes.append(f"evaluation.{name}: {path!r} does not exist; must be a file of weights, or left out")
     if space is not None:
-        mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer))
+        mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer) if mistake not in mistakes)
         mistakes.extend(_unknown_fixed(spec, space))
         if spec.phases:
             _collect(mistakes, lambda: phases_check.check(spec, space))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -20,7 +21,7 @@ from tune_lora import build
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.names import matching
 from tune_lora.places import places_of, put
-from tune_lora.spec import StudySpec, from_mapping
+from tune_lora.spec import StudySpec, from_mapping, with_paths_from
 from tune_lora.trainers import kind_of
 
 OPTION = "--set"
@@ -249,10 +250,12 @@ def sorted_out(given: Mapping[str, Any], known: Known) -> tuple[dict[str, Any], 
 
 
 def _placed(spec: StudySpec, places: Mapping[str, Any]) -> StudySpec:
-    """The study with values at dotted places, checked as a file is."""
+    """The study with values at dotted places, checked as a file is. Paths among them count from the current folder, and
+    are made absolute so that what is written down means the same from everywhere."""
     if not places:
         return spec
     document = copy.deepcopy(spec.as_mapping(passwords=True))
     for place, value in places.items():
         put(document, place, value)
-    return from_mapping(document, OPTION)
+    changed = {place.partition(".")[0] for place in places}
+    return with_paths_from(from_mapping(document, OPTION), Path.cwd(), changed)

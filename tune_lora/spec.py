@@ -7,7 +7,7 @@ with the nearest right one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -332,11 +332,12 @@ def from_mapping(
         spec = StudySpec.model_validate(dict(document))
     except ValidationError as error:
         raise InputErrors(_mistake(detail, source, lines) for detail in error.errors()) from None
-    return _with_paths_from(spec, relative_to) if relative_to is not None else spec
+    return with_paths_from(spec, relative_to) if relative_to is not None else spec
 
 
-def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
-    """Paths in a study file count from the file; one that exists from here only is taken from here."""
+def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | None = None) -> StudySpec:
+    """Paths in a study file count from the file; one that exists from here only is taken from here. `sections` are
+    those whose paths are looked at; None is all of them."""
 
     def found(path: str) -> str:
         beside = folder / Path(path).expanduser()
@@ -360,7 +361,7 @@ def _with_paths_from(spec: StudySpec, folder: Path) -> StudySpec:
     updates["search"] = spec.search.with_paths(found)
     if weights:
         updates["evaluation"] = spec.evaluation.model_copy(update=weights)
-    return spec.model_copy(update=updates)
+    return spec.model_copy(update={name: new for name, new in updates.items() if sections is None or name in sections})
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

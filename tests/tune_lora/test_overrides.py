@@ -218,6 +218,77 @@ def test_a_wrong_value_names_its_place(given_: dict[str, Any], said: str) -> Non
     assert said in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
+PATHS: dict[str, Any] = {
+    "data.path": "table.csv",
+    "data.validation": "held.csv",
+    "data.weights": "weights.pth",
+    "transfer.stage1.path": "first.csv",
+    "transfer.stage2.path": "second.csv",
+    "transfer.stage2.labels.path": "labels.csv",
+    "dataset.path": "images",
+    "text.path": "examples.jsonl",
+    "text.validation": "judged.jsonl",
+    "base": "model.safetensors",
+    "space": "rates.yaml",
+    "evaluation.clip": "clip.pt",
+    "search.start_with": "config.yaml",
+}
+
+
+def about_everything() -> StudySpec:
+    """A study with every section that names a path, none of which is there."""
+    table = {"path": "/absent.csv", "target": "y"}
+    labels = {"path": "/absent.csv", "target": "soluble"}
+    return study(
+        data={"path": "/absent"},
+        transfer={"stage1": table, "stage2": {**table, "labels": labels}},
+        dataset={"path": "/absent"},
+        text={"path": "/absent"},
+    )
+
+
+@pytest.mark.parametrize("place", PATHS)
+def test_a_path_that_is_given_counts_from_where_the_command_is_given(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / PATHS[place]).write_text(yaml.safe_dump(RATES))
+    after = overrides.in_study(about_everything(), {place: PATHS[place]})
+    found: Any = after.as_mapping()
+    for part in place.split("."):
+        found = found[part]
+    assert found == str(tmp_path / PATHS[place])
+
+
+def test_a_path_inside_a_section_that_is_given_counts_from_there_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "r18.pth").touch()
+    after = overrides.in_study(about_everything(), {"data": {"path": "absent.csv", "weights": {"resnet18": "r18.pth"}}})
+    assert after.data is not None and after.data.weights == {"resnet18": str(tmp_path / "r18.pth")}
+    assert after.data.path == "absent.csv"  # what is nowhere is named as it was given
+
+
+def test_a_trainable_that_is_given_is_found_where_the_command_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_here.py").write_text("def train(params, trial):\n    yield {'loss': 1.0}\n")
+    before = from_mapping({"name": "s", "trainable": "other:train", "space": RATES}, "test")
+    after = overrides.in_study(before, {"trainable": "mine_here:train"})
+    assert after.trainable == f"{tmp_path / 'mine_here.py'}:train"
+
+
+def test_what_is_not_given_stays_as_it_was_whatever_lies_around(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "installed.py").touch()
+    before = from_mapping({"name": "s", "trainable": "installed:train", "space": RATES}, "test")
+    assert overrides.in_study(before, {"search.seed": 3}).trainable == "installed:train"
+
+
 def test_a_configuration_gets_the_value_and_what_is_derived_from_it() -> None:
     spec = study(space=DOTTED)
     space = Space.load(DOTTED)

@@ -69,6 +69,7 @@ def test_everything_that_a_function_gets_is_named() -> None:
     ("changes", "said"),
     [
         ({"trainable": "my_modul:train"}, "module 'my_modul' does not exist"),
+        ({"trainable": "my_modul:train", "custom": {}}, "module 'my_modul' does not exist"),
         ({"trainable": "my_module:trian"}, "did you mean 'train'?"),
         ({"trainable": "my_module"}, "must be module:function"),
         ({"custom": {}}, "custom.horizon is missing"),

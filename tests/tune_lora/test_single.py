@@ -181,3 +181,13 @@ def test_ctrl_c_ends_with_its_own_code_and_the_same_command_goes_on(study: Path,
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     first, *_, last = again.stdout.splitlines()
     assert first.startswith(f"[{reached + 1}/5]") and last == str(folder)
+
+
+def test_a_path_given_with_the_command_is_written_down_absolute(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study.write_text(yaml.safe_dump(CURVES | {"data": {"path": "/absent"}}))
+    elsewhere = study.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "table.csv").touch()
+    monkeypatch.chdir(elsewhere)
+    folder = train(study, "trained", given={"data.path": "table.csv"})
+    assert yaml.safe_load((folder / "study.yaml").read_text())["data"]["path"] == str(elsewhere / "table.csv")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,7 @@ import pytest
 import yaml
 
 from tune_lora import store
+from tune_lora.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SLURM, SSH = ROOT / "cluster" / "slurm" / "study.sbatch", ROOT / "cluster" / "ssh" / "start.sh"
@@ -69,19 +72,34 @@ def started_in(place: Path) -> list[psutil.Process]:
     return found
 
 
-def run(place: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {
+def surroundings(place: Path, **more: str) -> dict[str, str]:
+    return {
         **os.environ,
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
         "ASKED": str(place / "asked"),
         "RAY_TMPDIR": str((place / "ray").resolve()),
         "TUNE_LORA_VENV": str(ROOT / ".venv"),
         MARK: str(place),
-        **environment,
+        **more,
     }
+
+
+def run(place: Path, *command: str, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = surroundings(place, **more)
     return subprocess.run(
-        list(command), cwd=place, env=settings, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500
+        command, cwd=place, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=500
     )
+
+
+def of_slurm(place: Path) -> dict[str, str]:
+    """What Slurm tells a job of one node."""
+    return {
+        "SLURM_JOB_ID": str(free_port()),
+        "SLURM_JOB_NODELIST": "node-[1]",
+        "SLURM_CPUS_PER_TASK": "1",
+        "SLURM_GPUS_ON_NODE": "0",
+        "TUNE_LORA_PRIVATE": str(place / "private"),
+    }
 
 
 def free_port() -> int:
@@ -90,20 +108,20 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def check_that_it_ran(place: Path, ended: subprocess.CompletedProcess[str]) -> None:
-    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
-    assert store.load(place / "results" / "curves").count("complete") == 3
+def check_that_nothing_is_left(place: Path) -> None:
     psutil.wait_procs(started_in(place), timeout=30)
     left = [" ".join(process.cmdline())[:150] for process in started_in(place)]
     assert not left, "\n".join(left)
 
 
+def check_that_it_ran(place: Path, ended: subprocess.CompletedProcess[str]) -> None:
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    assert store.load(place / "results" / "curves").count("complete") == 3
+    check_that_nothing_is_left(place)
+
+
 def test_the_slurm_script_runs_a_study_and_leaves_nothing(place: Path) -> None:
-    job = str(free_port())
-    ended = run(
-        place, "bash", str(SLURM), "study.yaml", SLURM_JOB_ID=job, SLURM_JOB_NODELIST="node-[1]",
-        SLURM_CPUS_PER_TASK="1", SLURM_GPUS_ON_NODE="0", TUNE_LORA_PRIVATE=str(place / "private"),
-    )  # fmt: skip
+    ended = run(place, "bash", str(SLURM), "study.yaml", **of_slurm(place))
     check_that_it_ran(place, ended)
     asked = (place / "asked").read_text()
     assert "scontrol show hostnames node-[1]" in asked
@@ -122,3 +140,37 @@ def test_the_ssh_recipe_runs_a_study_on_two_machines_and_leaves_nothing(place: P
     asked = (place / "asked").read_text()
     assert f"ray start --head --node-ip-address=127.0.0.1 --port={port} --dashboard-host=127.0.0.1" in asked
     assert f"ray start --address=127.0.0.1:{port}" in asked
+
+
+def test_slurms_word_that_time_is_up_ends_the_study_in_order(place: Path) -> None:
+    study = yaml.safe_load((place / "study.yaml").read_text())
+    study |= {"curve": {"seconds": 2.0}, "budget": {"n_trials": 200, "plateau": None}}
+    (place / "study.yaml").write_text(yaml.safe_dump(study))
+    with (place / "log").open("w") as log, subprocess.Popen(
+        ["bash", str(SLURM), "study.yaml"], cwd=place, env=surroundings(place, **of_slurm(place)),
+        stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+    ) as script:  # fmt: skip
+        wait_until(lambda: has_complete(place) or script.poll() is not None)
+        script.send_signal(signal.SIGTERM)  # `--signal=B:TERM@120`: to the script alone
+        script.wait(300)
+    record = store.load(place / "results" / "curves")
+    assert record.stop_reason.startswith(store.INTERRUPTED), (place / "log").read_text()[-3000:]
+    assert record.count("complete") < 200
+    assert (place / "results" / "curves" / "report.html").is_file(), "it is written down"
+    check_that_nothing_is_left(place)
+    assert list((place / "private").iterdir()) == []
+
+
+def has_complete(place: Path) -> bool:
+    folder = place / "results" / "curves"
+    try:
+        return (folder / "study.db").is_file() and store.load(folder).count("complete") > 0
+    except InputError:  # it is just being made
+        return False
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(1)

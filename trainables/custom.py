@@ -84,24 +84,28 @@ class Custom:
         return found  # an attribute may be anything; `check` looks at what comes of it
 
     def horizon(self, params: Params) -> int:
-        """Budget at which a trial is complete."""
+        """Budget at which a trial is complete.
+
+        Raises:
+            InputError: nobody says it, or what is said is none.
+        """
         said = self.length_setting()
-        found = said(params) if callable(said) else params.get(said, 0) if isinstance(said, str) else said
+        if isinstance(said, str) and said not in params:
+            raise InputError(f"{said} is missing; it is the horizon of a trial (custom.horizon)")
+        found = _worked_out(said, params) if callable(said) else params[said] if isinstance(said, str) else said
+        if not _is_whole(found) or found < 1:
+            raise InputError(
+                f"{said if isinstance(said, str) else 'custom.horizon'}: got {_shown(found)}; must be a whole number "
+                "from 1"
+            )
         return int(found)
 
     def check(self, params: Params) -> list[str]:
         """What is wrong with a configuration: a horizon that is none."""
         try:
-            said = self.length_setting()
+            self.horizon(params)
         except InputError as error:
             return [str(error)]
-        if isinstance(said, str) and said not in params:
-            return [f"{said} is missing; it is the horizon of a trial (custom.horizon)"]
-        found = said(params) if callable(said) else params[said] if isinstance(said, str) else said
-        if isinstance(found, bool) or not isinstance(found, int | float) or found != int(found) or found < 1:
-            return [
-                f"{said if isinstance(said, str) else 'custom.horizon'}: got {found!r}; must be a whole number from 1"
-            ]
         return []
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
@@ -175,6 +179,24 @@ class Custom:
 
     def _wrong(self, what: str) -> TrialFailure:
         return TrialFailure(Cause.CRASH, f"{self.target} {what}")
+
+
+def _worked_out(length: Callable[[Params], Any], params: Params) -> Any:
+    """What the user's function makes of a configuration."""
+    try:
+        return length(params)
+    except Exception as error:  # noqa: BLE001  # it is the user's program, and may fail in any way
+        line = (str(error).splitlines() or [""])[0]
+        raise InputError(
+            f"custom.horizon: the function's attribute `horizon` raised {type(error).__name__}: {line}; must give a "
+            "whole number from 1"
+        ) from None
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, float):
+        return value.is_integer()  # neither NaN nor infinity is
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _memory_watched(yielded: Generator[Any, None, None]) -> Generator[Any, None, None]:

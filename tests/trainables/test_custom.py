@@ -99,6 +99,28 @@ def test_a_horizon_that_is_none_is_one_line(tmp_path: Path, length: Any, params:
 
 
 @pytest.mark.parametrize(
+    ("attribute", "said"),
+    [
+        ("float('nan')", "custom.horizon: got nan; must be a whole number from 1"),
+        ("float('inf')", "custom.horizon: got inf; must be a whole number from 1"),
+        ("[4]", "custom.horizon: got [4]; must be a whole number from 1"),
+        ("lambda params: None", "custom.horizon: got None; must be a whole number from 1"),
+        ("lambda params: params['nope']", "raised KeyError: 'nope'; must give a whole number from 1"),
+        ("lambda params: 6 // params['x']", "raised ZeroDivisionError: "),
+        ("lambda: 3", "raised TypeError: "),
+    ],
+)
+def test_an_attribute_that_is_no_horizon_is_one_line(tmp_path: Path, attribute: str, said: str) -> None:
+    trainer = Custom(f"{tmp_path / 'mine.py'}:train")
+    (tmp_path / "mine.py").write_text(f"def train(params, trial):\n    yield {{'a': 1}}\ntrain.horizon = {attribute}\n")
+    (line,) = trainer.check({"x": 0})
+    assert line.startswith("custom.horizon: ") and said in line and len(line.splitlines()) == 1
+    with pytest.raises(InputError) as caught:  # a configuration that nobody checked
+        trainer.horizon({"x": 0})
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
     ("body", "cause", "said"),
     [
         ("yield {'loss': 1}\nyield {'acc': 1, 'val_loss': float('nan')}", Cause.NAN_LOSS, "val_loss is nan at epoch 2"),

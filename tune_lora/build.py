@@ -3,7 +3,7 @@ here, before anything starts. Loads neither ray nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def plan(spec: StudySpec) -> Plan:
             mistakes.append(f"evaluation.{name}: {path!r} does not exist; must be a file of weights, or left out")
     if space is not None:
         mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer) if mistake not in mistakes)
-        mistakes.extend(_unknown_fixed(spec, space))
+        mistakes.extend(unknown(spec))
         if spec.phases:
             _collect(mistakes, lambda: phases_check.check(spec, space))
         knowledge = _collect(mistakes, lambda: gather(spec, space))
@@ -102,9 +102,7 @@ def _for_one_objective_only(spec: StudySpec) -> Iterable[str]:
 
 def space_of(spec: StudySpec) -> Space:
     """The search space, with the study's preset and fixed values in it."""
-    space = Space.load(spec.space, where="space")
-    if spec.preset is not None:
-        space = space.preset(spec.preset)
+    space = _as_written(spec)
     # What rules may ask for and the study decides: how numbers are held, and that every step is looked at.
     decided = {"precision": spec.precision, "nan_check_every_steps": 1}
     values = {name: value for name, value in decided.items() if name in space.external} | spec.fixed
@@ -139,21 +137,47 @@ def _unfit(space: Space, trainer: Trainer) -> Iterable[str]:
     return seen
 
 
-def _unknown_fixed(spec: StudySpec, space: Space) -> Iterable[str]:
-    """Fixed values that neither the trainer nor the space has a use for: most likely misspelt."""
+def unknown(spec: StudySpec) -> Iterable[str]:
+    """Names of the space and of the study's fixed values that nobody reads: most likely misspelt."""
+    space = _as_written(spec)
+    told = {*kind_of(spec).told} - {*space.parameters, *space.fixed, *spec.fixed}
+    places = ("parameters", "fixed", "derived")
+    named = {f"space: {place}.{name}": name for place in places for name in getattr(space, place)}
+    # What is pinned has been named already; what reads it may be gone with the parameters that are pinned beside it.
+    named |= {f"fixed.{name}": name for name in spec.fixed if name not in {*space.parameters, *space.fixed}}
+    return _unknown(spec, _read_by(space) | told, named)
+
+
+def unknown_in(spec: StudySpec, params: Iterable[str]) -> Iterable[str]:
+    """Names of a configuration that neither the study's trainer nor its space knows: most likely misspelt."""
+    space = _as_written(spec)
+    own = {*space.parameters, *space.fixed, *space.derived, *spec.fixed, *kind_of(spec).told}
+    return _unknown(spec, _read_by(space) | own, {name: name for name in params})
+
+
+def _unknown(spec: StudySpec, used: set[str], named: Mapping[str, str]) -> Iterable[str]:
+    """A line for each name, by its place, that the trainer has no rule for and nobody else has a use for."""
     rules = kind_of(spec).rules
     if rules is None:
         return
-    used = {*rules, *space.parameters, *space.derived, *space.external, *_own_names(spec)}
-    for name in spec.fixed:
-        if name not in used and not is_known(name, rules):
-            yield f"fixed: unknown setting {name!r}; {nearest(name, used)}"
+    known = used | {name for name in rules if not name.endswith("*")}
+    for place, name in named.items():
+        if name not in known and not is_known(name, rules):
+            hint = nearest(name, known)
+            yield f"{place}: unknown setting; {hint.partition(' (available')[0] if 'did you mean' in hint else hint}"
 
 
-def _own_names(spec: StudySpec) -> Iterable[str]:
-    """What the space knows before the study fixes anything: a parameter that is pinned is none of it any more."""
+def _read_by(space: Space) -> set[str]:
+    """What the expressions of a space read, and what it says that somebody else sets."""
+    conditions = (one.when.names for one in space.parameters.values() if one.when is not None)
+    derived = (one.names for one in space.derived.values())
+    return set(space.external).union(*conditions, *derived, *(one.names for one in space.constraints))
+
+
+def _as_written(spec: StudySpec) -> Space:
+    """The space before the study fixes anything."""
     space = Space.load(spec.space, where="space")
-    return [*space.fixed, *space.parameters]
+    return space if spec.preset is None else space.preset(spec.preset)
 
 
 def _collect(mistakes: list[str], make: Callable[[], Any]) -> Any:

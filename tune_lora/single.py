@@ -14,7 +14,7 @@ from trainables import checkpoints
 from trainables.devices import gpu_count
 from trainables.parallel import on_devices
 from trainables.protocol import Report, Trainer, TrialContext, TrialFailure
-from tune_lora import atomic, exports, overrides, sources, trainers
+from tune_lora import atomic, build, exports, overrides, sources, trainers
 from tune_lora.errors import InputError, InputErrors, StudyError
 from tune_lora.sources import STUDY_FILE
 from tune_lora.spec import ResourcesSpec, StudySpec, differences
@@ -188,6 +188,8 @@ def _what_to_train(study: Path | None, config: Path | None) -> tuple[StudySpec, 
     if config is not None:
         params = sources.configuration(config)
         spec = sources.study_file_of(study)
+        if unknown := [*build.unknown_in(spec, params)]:
+            raise InputErrors(f"{config}: {mistake}" for mistake in unknown)
         return spec, params, config.parent, spec.search.seed
     spec, record, folder = sources.finished_study(study)
     if record.best is None:

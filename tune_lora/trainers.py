@@ -52,6 +52,7 @@ class Kind:
     `rules` say what a configuration may hold, None where anything goes. Each of `checks` raises InputError or
     InputErrors when what the study names cannot be used. `final` is the form that trains one configuration to its end.
     `epochs` is the setting that says how long a trial is. `said_twice` are settings that say the same in two ways.
+    `told` are values that a space may derive for people and for advice, though no trainer reads them.
     `folds`: whether it cross-validates its trials.
     """
 
@@ -62,6 +63,7 @@ class Kind:
     final: Callable[[StudySpec, Trainer], Trainer] = _the_same
     epochs: str = "max_train_epochs"
     said_twice: tuple[tuple[str, str], ...] = ()
+    told: tuple[str, ...] = ()
     folds: Literal["never", "optional", "always"] = "never"
 
 
@@ -287,7 +289,9 @@ def _custom_checks(spec: StudySpec, trainer: Custom) -> Iterable[Callable[[], ob
 
 
 KINDS: Mapping[str, Kind] = {
-    "diffusion_lora": Kind(image_trainer, lambda _: diffusion_lora.METRICS, IMAGE_RULES, _image_checks),
+    "diffusion_lora": Kind(
+        image_trainer, lambda _: diffusion_lora.METRICS, IMAGE_RULES, _image_checks, told=("network_alpha_ratio",)
+    ),
     "llm_lora": Kind(
         text_trainer,
         lambda _: llm_lora.METRICS,
@@ -295,6 +299,7 @@ KINDS: Mapping[str, Kind] = {
         _text_checks,
         epochs="epochs",
         said_twice=llm_lora.SAID_TWICE,
+        told=("lora_alpha_ratio",),
     ),
     "custom": Kind(custom_trainer, custom_metrics, checks=_custom_checks, epochs="epochs"),
     "classifier": Kind(

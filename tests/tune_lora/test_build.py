@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from search_spaces.space import Space
 from tests.trainables.lora.text import small_model
 from tests.tune_lora.studies import RATES
 from trainables import demo_character
@@ -174,3 +175,74 @@ def test_folds_are_refused_where_the_trainer_judges_in_none() -> None:
     asked = {"name": "s", "trainer": "curve", "space": "lora_tiny", "cross_validation": {"enabled": True}}
     with pytest.raises(InputErrors, match=r"cross_validation.enabled: got true, but the trainer curve judges in no"):
         build.plan(spec.from_mapping(asked, "study.yaml"))
+
+
+def refused(**changes: Any) -> tuple[str, ...]:
+    with pytest.raises(InputErrors) as caught:
+        build.plan(spec.from_mapping({"name": "mine"} | changes, "test"))
+    return caught.value.mistakes
+
+
+RATE = {"type": "loguniform", "low": 1e-4, "high": 1e-2}
+CURVED = {"optimizer.lr": RATE}
+TRAINERS = {
+    "classifier": ({"data": {"path": "demo-shapes"}}, CURVED, "training.epocs", "training.epochs"),
+    "two_stage": ({"transfer": {"synthetic": {"seed": 0}}}, {"lr_pretrain": RATE}, "stage2_epocs", "stage2_epochs"),
+}
+OF_TWO_STAGES = {"encoder_hidden_dims": "16_8", "encoder_latent_dim": 4}
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("section", ["parameters", "fixed", "derived"])
+def test_a_misspelt_name_of_a_space_is_a_mistake_with_the_nearest(cache, trainer, section):
+    study, parameters, wrong, right = TRAINERS[trainer]
+    given = {"parameters": {"type": "int", "low": 2, "high": 3}, "fixed": 3, "derived": "1 + 2"}[section]
+    space: dict[str, Any] = {"name": "s", "parameters": dict(parameters)}
+    if trainer == "two_stage":
+        space["fixed"] = dict(OF_TWO_STAGES)
+    space.setdefault(section, {})[wrong] = given
+    (line,) = refused(trainer=trainer, space=space, **study)
+    assert line.startswith(f"space: {section}.{wrong}: unknown setting; did you mean {right!r}?")
+
+
+def test_a_name_that_an_expression_reads_is_no_mistake(cache):
+    space = {
+        "name": "s",
+        "parameters": {
+            "rate": RATE,
+            "differs": {"type": "categorical", "choices": [False, True]},
+            "optimizer.weight_decay": RATE | {"when": "differs"},
+            "limit": {"type": "int", "low": 1, "high": 4},
+        },
+        "derived": {"optimizer.lr": "rate * 2"},
+        "fixed": {"most": 0.5},
+        "constraints": [{"name": "small", "rule": "rate < most * limit", "reason": "test"}],
+    }
+    given = {"trainer": "classifier", "data": {"path": "demo-shapes"}, "name": "s", "space": space}
+    assert build.plan(spec.from_mapping(given, "test"))
+    pinned = {"differs": True, "optimizer.weight_decay": 1e-3, "limit": 2}  # nothing reads `differs` any more
+    assert build.plan(spec.from_mapping(given | {"fixed": pinned}, "test"))
+
+
+def test_a_parameter_that_only_sounds_right_is_a_mistake(character):
+    space = {
+        "name": "s",
+        "parameters": RATES["parameters"] | {"network_alpha_ratio": {"type": "uniform", "low": 0.2, "high": 0.8}},
+        "fixed": {"network_dim": 8, "network_alpha": 4},
+    }
+    (line,) = mistakes(character, space=space)
+    assert line.startswith("space: parameters.network_alpha_ratio: unknown setting")
+
+
+@pytest.mark.parametrize("name", ["lora_tiny", "lora_tiny_full", "lora_v1", "lora_v2_1"])
+def test_the_names_of_shipped_spaces_are_all_in_use(character, name):
+    assert build.plan(study(character, space=name))
+
+
+def test_the_parameters_of_other_phases_may_be_pinned(cache):
+    space = Space.load("multimodal_phases")
+    defaults = space.complete({"differential_lr": True, "groupdro_enabled": True})
+    given = {"name": "s", "trainer": "classifier", "data": {"path": "demo-shapes"}, "space": "multimodal_phases"}
+    pinned = {name: value for name, value in defaults.items() if name != "batch_size"}
+    found = build.unknown(spec.from_mapping(given | {"fixed": pinned}, "test"))
+    assert list(found) == []

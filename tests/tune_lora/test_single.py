@@ -183,6 +183,17 @@ def test_ctrl_c_ends_with_its_own_code_and_the_same_command_goes_on(study: Path,
     assert first.startswith(f"[{reached + 1}/5]") and last == str(folder)
 
 
+def test_a_misspelt_name_of_a_configuration_is_a_mistake_with_the_nearest(tmp_path: Path) -> None:
+    space = {"name": "s", "parameters": {"optimizer.lr": {"type": "loguniform", "low": 1e-4, "high": 1e-2}}}
+    study = {"name": "shapes", "trainer": "classifier", "data": {"path": str(tmp_path / "none.csv")}, "space": space}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"optimizer.lr": 1e-3, "optimizer.momentun": 0.3}))
+    with pytest.raises(InputError) as caught:
+        single.train(tmp_path / "study.yaml", config=tmp_path / "config.yaml", output=tmp_path / "trained")
+    assert "config.yaml: optimizer.momentun: unknown setting; did you mean 'optimizer.momentum'?" in str(caught.value)
+    assert not (tmp_path / "trained").exists()
+
+
 def test_a_path_given_with_the_command_is_written_down_absolute(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study.write_text(yaml.safe_dump(CURVES | {"data": {"path": "/absent"}}))
     elsewhere = study.parent / "elsewhere"

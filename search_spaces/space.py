@@ -104,12 +104,20 @@ class Space:
     def with_fixed(self, values: Mapping[str, Any], *, instead_of: Collection[str] = ()) -> Space:
         """The space with values fixed: a fixed value is replaced, a parameter is pinned to its value, another name is
         added. The space's own fixed values of `instead_of` are left out.
+
+        Raises:
+            InputError: a value is derived, or no parameter is left.
         """
         from search_spaces import reading
 
         for name in values:
             if name in self.derived:
                 raise InputError(f"fixed.{name}: is derived ({self.derived[name].text}); fix what it is derived from")
+        if self.parameters.keys() <= values.keys():
+            raise InputError(
+                f"fixed: pins every parameter of the space ({', '.join(self.parameters)}), so that nothing is "
+                "searched; must leave one out (fixed:, --set); one configuration is trained by `tune-lora train --config`"
+            )
         return reading.from_mapping(reading.with_fixed(self.source, values, instead_of), self.name)
 
     @cached_property

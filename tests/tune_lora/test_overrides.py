@@ -307,3 +307,14 @@ def test_a_space_alone_is_pinned() -> None:
     assert "network_dim" not in space.parameters and space.fixed["network_dim"] == 128
     with pytest.raises(InputError, match="unknown"):
         overrides.in_space(Space.load("lora_v2_1"), {"budget.n_trials": 3})
+
+
+def test_a_search_with_nothing_left_to_search_says_what_pins_it_and_what_to_do() -> None:
+    pinned = overrides.in_study(study(fixed={"max_train_epochs": 4}), {"learning_rate": 0.1})
+    for told in (lambda: build.plan(pinned), lambda: overrides.in_space(Space.load(RATES), pinned.fixed)):
+        with pytest.raises(InputError) as caught:
+            told()
+        assert str(caught.value) == (
+            "fixed: pins every parameter of the space (learning_rate, max_train_epochs), so that nothing is searched; "
+            "must leave one out (fixed:, --set); one configuration is trained by `tune-lora train --config`"
+        )

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from trainables.aggregation import Aggregation
 from trainables.protocol import Params, Report, TrialContext
 from trainables.rules import mistakes
-from trainables.transfer.data import TransferData, held_out
+from trainables.transfer.data import TransferData
 from trainables.transfer.judging import ScoreWeights
 from trainables.transfer.settings import REQUIRED, RULES, Stage1Settings, Stage2Settings
 from trainables.transfer.synthetic import SyntheticTransfer
@@ -97,14 +97,25 @@ class TwoStage:
         """
         data = self.source.load()
         data.fold_of(self.n_folds, self.fold_seed)
-        held_out(data.stage1_keys, len(data.stage1_y), self.stage1_held_out, self.fold_seed)
+        self.stage1_rows(data)
         return data
+
+    def prepare(self, context: TrialContext) -> dict[str, Any]:  # noqa: ARG002  # as others
+        """What is said once per study: how many rows there are, what was left out, and what stage 1 does not see.
+
+        Returns ``{"baseline": {}, "calibration": {"data": [sentences]}, "images": {}}``: no model is there before
+        stage 1, so trials are compared with the study's own first configuration alone.
+        """
+        from trainables.transfer.notes import notes
+
+        told = notes(self.source.load(), exclude_overlap=self.exclude_overlap)
+        return {"baseline": {}, "calibration": {"data": told}, "images": {}}
 
     def stage1_rows(self, data: TransferData) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
         """Which computed rows stage 1 trains on and is judged by: once for all folds, or once for each of them.
 
         Raises:
-            InputError: a fold excludes all rows of either kind.
+            InputError: one table alone says which entities its rows are, or a fold excludes all rows of either kind.
         """
         from trainables.transfer.rows import stage1_rows
 

@@ -49,6 +49,14 @@ class TransferData:
         return bool(self.stage1_keys) and bool(self.keys)
 
     @cached_property
+    def together(self) -> tuple[str, ...] | None:
+        """What must stay in one fold, by measured row: groups, and entities that are measured more than once; joined
+        where they share rows. None where every row stands alone."""
+        if len(set(self.keys)) == len(self.keys):
+            return self.groups
+        return self.keys if self.groups is None else _joined(self.groups, self.keys)
+
+    @cached_property
     def stage1_hash(self) -> str:
         """Of all that stage 1 sees."""
         digest = hashlib.sha256(repr((self.feature_names, self.stage1_x.shape, self.stage1_keys)).encode())
@@ -58,14 +66,14 @@ class TransferData:
 
     def fold_of(self, n_folds: int, seed: int) -> np.ndarray:
         """The fold of each measured row, ``(m,)``: stratified by label, else by bins of the value; groups stay
-        together.
+        together, and so do the rows of an entity.
 
         Raises:
             InputError: there are fewer groups or rows of a label than folds.
         """
         by_label = self.labels is not None
         strata = self.labels if by_label else strata_of(self.y)
-        return folds(n_folds, strata=strata, groups=self.groups, seed=seed, n=len(self.y), every_stratum=by_label)
+        return folds(n_folds, strata=strata, groups=self.together, seed=seed, n=len(self.y), every_stratum=by_label)
 
     def overlap(self, rows: np.ndarray) -> np.ndarray:
         """Whether each computed row, ``(n,)``, is about the same entity as one of these measured rows."""
@@ -149,6 +157,21 @@ def _feature_mistakes(first: Sequence[str], second: Sequence[str]) -> list[str]:
         if len(lacking) > 5:
             found.append(f"{owner}: {len(lacking) - 5} more features are missing in {other}")
     return found
+
+
+def _joined(groups: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+    """Groups that share an entity are one, called as one of them; without such, they are what they were."""
+    within = {group: group for group in groups}
+
+    def whole(group: str) -> str:
+        while within[group] != group:
+            group = within[group]
+        return group
+
+    first: dict[str, str] = {}
+    for group, key in zip(groups, keys, strict=True):
+        within[whole(group)] = whole(first.setdefault(key, group))
+    return tuple(whole(group) for group in groups)
 
 
 def held_out(keys: Sequence[str], n: int, share: float, seed: int) -> np.ndarray:

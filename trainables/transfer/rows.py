@@ -22,8 +22,10 @@ def stage1_rows(trainer: TwoStage, data: TransferData) -> tuple[Rows, Rows]:
     the end excludes nothing.
 
     Raises:
-        InputError: a fold excludes all rows of either kind.
+        InputError: one table alone says which entities its rows are, or a fold excludes all rows of either kind.
     """
+    if trainer.exclude_overlap:
+        _entities_in_both(data)
     held = held_out(data.stage1_keys, len(data.stage1_y), trainer.stage1_held_out, trainer.fold_seed)
     if trainer.final or not (trainer.exclude_overlap and data.matched):
         return (np.flatnonzero(~held),), (np.flatnonzero(held),)
@@ -48,8 +50,19 @@ def final_rows(trainer: TwoStage, data: TransferData) -> tuple[np.ndarray, np.nd
     Raises:
         InputError: there are too few.
     """
-    together = data.groups if data.groups is not None else data.keys
+    together = data.together if data.together is not None else data.keys
     if len(set(together)) < 10:  # a tenth of so few groups is none, and one would be too much
         together = data.keys
     held = held_out(together, len(data.y), trainer.final_held_out, trainer.fold_seed)
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _entities_in_both(data: TransferData) -> None:
+    named = {"stage1": bool(data.stage1_keys), "stage2": bool(data.keys)}
+    if named["stage1"] == named["stage2"]:
+        return
+    lacking, other = sorted(named, key=lambda stage: named[stage])
+    raise InputError(
+        f"{lacking}.key is missing, but {other} says which entity a row is; must be named in both tables, or "
+        "exclude_overlap false"
+    )

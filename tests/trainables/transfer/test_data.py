@@ -50,8 +50,12 @@ def test_both_tables_are_read_before_anything_is_said(tmp_path):
 
 def test_a_fold_that_takes_all_computed_rows_away_is_one_line():
     data = SyntheticTransfer(n_stage1=40, n_stage2=40).load()
-    two = dataclasses.replace(data, stage1_keys=("one",) * 20 + ("other",) * 20, keys=("one", "other") * 20)
-    with pytest.raises(InputError, match=r"exclude_overlap: fold 1 leaves 0 computed rows to train on and 0"):
+    measured = ("one",) * 8 + tuple(f"another {row}" for row in range(32))
+    same = dataclasses.replace(data, stage1_keys=("one",) * 40, keys=measured, groups=None)
+    with pytest.raises(InputError, match="must be 2 at least"):
+        TwoStage().stage1_rows(same)
+    two = dataclasses.replace(same, stage1_keys=("one",) * 39 + ("other",))
+    with pytest.raises(InputError, match=r"exclude_overlap: fold \d leaves (0|1) computed rows to train on and (0|1)"):
         TwoStage().stage1_rows(two)
 
 

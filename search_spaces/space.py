@@ -116,7 +116,8 @@ class Space:
         if self.parameters.keys() <= values.keys():
             raise InputError(
                 f"fixed: pins every parameter of the space ({', '.join(self.parameters)}), so that nothing is "
-                "searched; must leave one out (fixed:, --set); one configuration is trained by `tune-lora train --config`"
+                "searched; must leave one out (fixed:, --set); one configuration is trained by `tune-lora train "
+                "--config`"
             )
         return reading.from_mapping(reading.with_fixed(self.source, values, instead_of), self.name)
 

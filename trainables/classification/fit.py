@@ -50,7 +50,8 @@ class Groups:
 
 class Fit:
     """Trains a network. `seed` and the number of an epoch are all that its chance comes from, so that a restored
-    training continues exactly. `watched` is the metric of early stopping and of the plateau schedule."""
+    training continues exactly. `watched` is the metric of early stopping and of the plateau schedule; ``val_acc`` where
+    it is none that held-out rows are measured by (seconds, say)."""
 
     def __init__(
         self,
@@ -65,8 +66,9 @@ class Fit:
         watched: str = "val_acc",
     ) -> None:
         self.network, self.inputs, self.split, self.settings = network, inputs, split, settings
-        self._seed, self._device, self._groups, self.watched = seed, device, groups, watched
-        higher = is_higher_better(watched)
+        self._seed, self._device, self._groups = seed, device, groups
+        self.watched = watched if watched in self._measured() else "val_acc"
+        higher = is_higher_better(self.watched)
         self._optimizer = _optimizer(network, settings)
         self._peaks = [float(group["lr"]) for group in self._optimizer.param_groups]
         self._schedule = Schedule(settings, max(self._peaks), higher_is_better=higher)
@@ -170,9 +172,24 @@ class Fit:
                 alone.setdefault(name, []).append(logits.float().cpu())
         return torch.cat(fused), {name: torch.cat(parts) for name, parts in alone.items()}
 
+    def _measured(self) -> set[str]:
+        """The metrics that `measure` gives of the rows that are looked at while it trains."""
+        modalities = self.network.shape.modalities
+        names = set(modalities) if len(modalities) > 1 else set()
+        if self._groups is not None:
+            looked_at = self.split.inner if len(self.split.inner) else self.split.validation
+            names |= {self._groups.names[place] for place in self._groups.places[torch.from_numpy(looked_at)].tolist()}
+        return {
+            "val_acc",
+            "val_loss",
+            "f1_macro",
+            *(("worst_group_acc",) if names else ()),
+            *(f"acc_{n}" for n in names),
+        }
+
     def seen(self, metrics: dict[str, float]) -> None:
         """Tells early stopping and the schedule what an epoch was worth."""
-        value = metrics.get(self.watched, metrics["val_acc"])
+        value = metrics[self.watched]
         self._schedule.seen(value)
         self.best.seen(value, metrics, self.network)
 

@@ -91,6 +91,21 @@ def test_early_stopping_keeps_the_best_epoch_and_tells_it_wherever_somebody_deci
     assert np.mean(losses) == pytest.approx(best, rel=1e-4)  # the best epoch's weights, not the last one's
 
 
+@pytest.mark.parametrize("objective", ["seconds", "fold_score", "train_loss", "acc_nowhere", "worst_group_acc"])
+def test_what_is_no_measurement_of_held_out_rows_is_not_what_early_stopping_watches(table, tmp_path, objective) -> None:
+    params = {**PARAMS, "max_epochs": 8, "early_stopping": 3}
+    usual = trial(Classifier(DataSource(table)), params, tmp_path / "usual")
+    other = trial(Classifier(DataSource(table), objective=objective), params, tmp_path / "other")
+    assert [values(report) for report in other] == [values(report) for report in usual]
+    assert other[-1].metrics["val_acc"] == max(report.metrics["val_acc"] for report in other) > 0.7
+
+
+def test_early_stopping_watches_the_worst_group_where_there_are_groups(table, tmp_path) -> None:
+    params = {**PARAMS, "lr": 0.1, "max_epochs": 12, "early_stopping": 3}
+    reports = trial(Classifier(DataSource(table, group="site"), objective="worst_group_acc"), params, tmp_path / "a")
+    assert reports[-1].metrics["worst_group_acc"] == max(report.metrics["worst_group_acc"] for report in reports)
+
+
 def test_a_loss_that_is_not_finite_is_a_cause_and_names_its_fold(table, tmp_path) -> None:
     params = {**PARAMS, "lr": 1e30, "optimizer": "sgd", "grad_clip": 0}
     with pytest.raises(TrialFailure) as raised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,29 @@ def held_out(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
     return chosen
 
 
+def held_out_groups(labels: np.ndarray, groups: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """``(n,)`` bool: whole groups, together about a share of the rows. A group that alone holds a class is learnt from;
+    where every group does, or is all there is, a share of the rows is taken instead."""
+    names, member = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    rows = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)
+    np.add.at(rows, (member, labels), 1)
+    left, sizes, wanted = rows.sum(axis=0), rows.sum(axis=1), share * len(labels)
+
+    def is_spared(group: int) -> bool:
+        return bool(np.all((left > rows[group]) | (rows[group] == 0)))
+
+    order = [int(group) for group in np.random.default_rng(seed).permutation(len(names))]
+    taken: list[int] = []
+    for group in order:
+        held = int(sizes[taken].sum())
+        if is_spared(group) and abs(held + sizes[group] - wanted) < abs(held - wanted):
+            taken.append(group)
+            left = left - rows[group]
+    if not taken:  # each is more than twice as large as it should be
+        taken = sorted((group for group in order if is_spared(group)), key=lambda group: int(sizes[group]))[:1]
+    return np.isin(member, taken) if taken else held_out(labels, share, seed)
+
+
 def one_split(examples: Examples, share: float, *, grouped: bool = False, seed: int = 0) -> Split:
     """The validation set that came with the data, else a stratified share; with `grouped` of whole groups."""
     if examples.for_validation.any():
@@ -60,7 +84,8 @@ def one_split(examples: Examples, share: float, *, grouped: bool = False, seed: 
 
 
 def fold_splits(examples: Examples, asked: Folds, *, grouped: bool, inner_share: float | None) -> list[Split]:
-    """One split a fold, in order. With `inner_share` that share of a fold's training rows is held out, stratified.
+    """One split a fold, in order. With `inner_share` that share of a fold's training rows is held out: stratified, or
+    with `grouped` by whole groups.
 
     Raises:
         InputError: there are fewer rows of a class, or groups, than folds.
@@ -72,7 +97,11 @@ def fold_splits(examples: Examples, asked: Folds, *, grouped: bool, inner_share:
         train, validation = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
         inner = _NONE
         if inner_share is not None:
-            apart = held_out(examples.labels[train], inner_share, asked.seed + fold)
+            labels, seed = examples.labels[train], asked.seed + fold
+            if groups is None:
+                apart = held_out(labels, inner_share, seed)
+            else:
+                apart = held_out_groups(labels, [groups[row] for row in train], inner_share, seed)
             train, inner = train[~apart], train[apart]
         splits.append(Split(train, validation, inner))
     return splits

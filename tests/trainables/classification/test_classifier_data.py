@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.trainables.classification.makers import picture, write_images, write_table
 from trainables.classification.data import class_count, kind_of, read
 from trainables.classification.source import DataSource
-from trainables.classification.split import Folds, fold_splits, held_out, one_split
+from trainables.classification.split import Folds, fold_splits, held_out, held_out_groups, one_split
 from tune_lora.errors import InputError, InputErrors
 
 
@@ -175,3 +175,22 @@ def test_real_pictures_with_captions_are_read_whole(data: Path) -> None:
     found = read(DataSource(folder, label="category", text="text", group="subcategory"))
     assert (found.kind, len(found), len(found.classes)) == ("image_text", 1491, 8)
     assert found.notes == () and len(set(found.images)) == 1491 and "Smileys & Emotion" in found.classes
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5])
+def test_early_stopping_looks_at_no_group_that_is_learnt_from(tmp_path, n_folds) -> None:
+    examples = read(DataSource(write_table(tmp_path / "table.csv", rows=120), group="site"))
+    groups = np.array(examples.groups)
+    for split in fold_splits(examples, Folds(n_folds), grouped=True, inner_share=0.2):
+        parts = [set(groups[rows].tolist()) for rows in (split.train, split.inner, split.validation)]
+        assert all(parts) and sum(map(len, parts)) == len(set.union(*parts)) == 6
+        assert set(examples.labels[split.train]) == {0, 1}
+        assert sorted(np.concatenate([split.train, split.inner, split.validation])) == list(range(120))
+
+
+def test_a_group_that_alone_holds_a_class_is_never_held_out() -> None:
+    labels, groups = np.array([0, 1] * 20 + [2] * 4), ["a"] * 10 + ["b"] * 10 + ["c"] * 10 + ["d"] * 10 + ["e"] * 4
+    for seed in range(20):
+        chosen = held_out_groups(labels, groups, 0.2, seed)
+        assert 0 < chosen.sum() < 30 and not chosen[-4:].any()
+        assert not {*np.array(groups)[chosen]} & {*np.array(groups)[~chosen]}

@@ -1,4 +1,5 @@
-"""What was computed of molecules, kept on disk: one file for each kind, its settings and the version of RDKit."""
+"""What was computed of molecules, kept on disk: one file for each kind, its settings, and the versions of our code and
+of RDKit."""
 
 from __future__ import annotations
 
@@ -13,6 +14,9 @@ import numpy as np
 from trainables.lora.files import write_whole
 from trainables.paths import cache_folder
 
+VERSION = 1
+"""Of what `trainables.tables.chem` computes: other numbers for the same molecule are another version."""
+
 
 def cached(kind: str, smiles: Sequence[str], width: int, compute: Callable[[str], np.ndarray]) -> np.ndarray:
     """Rows of numbers by canonical SMILES, ``(n, width)`` float64; computed only where they are not kept yet.
@@ -20,7 +24,7 @@ def cached(kind: str, smiles: Sequence[str], width: int, compute: Callable[[str]
     Files are written whole, with what others kept meanwhile; should two processes write at the same instant, the rows
     of one of them are computed again another time. A file that cannot be read is made anew.
     """
-    path = cache_folder() / "chem" / f"{kind}-rdkit-{_version()}.npz"
+    path = cache_folder() / "chem" / f"{kind}-v{VERSION}-rdkit-{_version()}.npz"
     known = _load(path, width)
     made = {one: np.asarray(compute(one), dtype=np.float64) for one in dict.fromkeys(smiles) if one not in known}
     if made:

@@ -166,8 +166,17 @@ def test_a_molecule_is_computed_once(calls: list[str], tmp_path: Path) -> None:
     assert lengths(["C", "CC", "C"], calls) == [[1, 0.5], [2, 0.5], [1, 0.5]]
     assert lengths(["CCC", "CC"], calls) == [[3, 0.5], [2, 0.5]]
     assert calls == ["C", "CC", "CCC"]
-    assert cache_file(tmp_path).name == f"length-rdkit-{chem_cache._version()}.npz"
+    assert cache_file(tmp_path).name == f"length-v{chem_cache.VERSION}-rdkit-{chem_cache._version()}.npz"
     assert lengths([], calls) == []
+
+
+def test_what_another_version_of_the_code_computed_is_computed_again(
+    calls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lengths(["C"], calls)
+    monkeypatch.setattr(chem_cache, "VERSION", chem_cache.VERSION + 1)
+    assert lengths(["C"], calls) == [[1, 0.5]]
+    assert calls == ["C", "C"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None])

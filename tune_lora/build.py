@@ -56,6 +56,7 @@ def plan(spec: StudySpec) -> Plan:
     if space is not None:
         mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer) if mistake not in mistakes)
         mistakes.extend(unknown(spec))
+        mistakes.extend(_another_task(spec, space))
         if spec.phases:
             _collect(mistakes, lambda: phases_check.check(spec, space))
         knowledge = _collect(mistakes, lambda: gather(spec, space))
@@ -135,6 +136,13 @@ def _unfit(space: Space, trainer: Trainer) -> Iterable[str]:
     for params in space.examples():
         seen.update(dict.fromkeys(trainer.check(params)))
     return seen
+
+
+def _another_task(spec: StudySpec, space: Space) -> Iterable[str]:
+    for name in kind_of(spec).same_for_all:
+        if name in space.parameters or name in space.derived:
+            place = "parameters" if name in space.parameters else "derived"
+            yield f"space: {place}.{name}: is another task for each value, so no trials compare; must be fixed"
 
 
 def unknown(spec: StudySpec) -> Iterable[str]:

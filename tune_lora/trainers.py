@@ -53,6 +53,7 @@ class Kind:
     InputErrors when what the study names cannot be used. `final` is the form that trains one configuration to its end.
     `epochs` is the setting that says how long a trial is. `said_twice` are settings that say the same in two ways.
     `told` are values that a space may derive for people and for advice, though no trainer reads them.
+    `same_for_all` are settings that make another task of the data, with other rows in each fold: no parameters.
     `folds`: whether it cross-validates its trials.
     """
 
@@ -64,6 +65,7 @@ class Kind:
     epochs: str = "max_train_epochs"
     said_twice: tuple[tuple[str, str], ...] = ()
     told: tuple[str, ...] = ()
+    same_for_all: tuple[str, ...] = ()
     folds: Literal["never", "optional", "always"] = "never"
 
 
@@ -310,6 +312,7 @@ KINDS: Mapping[str, Kind] = {
         final_classifier,
         epochs="training.epochs",
         said_twice=classifier.SAID_TWICE,
+        same_for_all=("data.n_classes", "n_classes"),
         folds="optional",
     ),
     "curve": Kind(_curve, lambda _: curve.METRICS),

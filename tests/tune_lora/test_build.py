@@ -224,6 +224,16 @@ def test_a_name_that_an_expression_reads_is_no_mistake(cache):
     assert build.plan(spec.from_mapping(given | {"fixed": pinned}, "test"))
 
 
+@pytest.mark.parametrize("name", ["data.n_classes", "n_classes"])
+def test_the_number_of_classes_is_the_same_for_all_trials(cache, name):
+    given = {"trainer": "classifier", "data": {"path": "demo-shapes"}}
+    space = {"name": "s", "parameters": CURVED | {name: {"type": "categorical", "choices": [2, 3]}}}
+    (line,) = refused(space=space, **given)
+    assert line.startswith(f"space: parameters.{name}: is another task for each value")
+    assert line.endswith("must be fixed")
+    assert build.plan(spec.from_mapping({"name": "s", "space": space, "fixed": {name: 3}} | given, "test"))
+
+
 def test_a_parameter_that_only_sounds_right_is_a_mistake(character):
     space = {
         "name": "s",

@@ -62,7 +62,8 @@ class Classifier:
             kind = data.kind_of(self.source)
         except InputError:  # what is wrong with the data is for `check_data` to say
             return settings.check(params)
-        return settings.check(params, kind) or self._of_groups(params, kind) or self._of_classes(params)
+        found = settings.check(params, kind) or self._of_groups(params, kind) or self._of_classes(params)
+        return found or (self._of_weights(params) if kind in ("image", "image_text") else [])
 
     def _of_groups(self, params: Params, kind: str) -> list[str]:
         if not settings.chosen(params)["groupdro.enabled"] or self.source.group is not None or kind == "image_text":
@@ -82,6 +83,20 @@ class Classifier:
             return []
         return [] if count <= there else [f"data.n_classes: got {count}, but the data has {there} classes"]
 
+    def _of_weights(self, params: Params) -> list[str]:
+        chosen = settings.chosen(params)
+        architecture = chosen["model.architecture"]
+        path = settings.weights_of(self.weights, architecture)
+        if path is None or not Path(path).is_file():  # `check_data` names a file that is not there
+            return []
+        from trainables.classification import backbones
+
+        try:
+            told = backbones.mistake_of(path, architecture, chosen["model.widths"])
+        except InputError as error:
+            told = str(error)
+        return [told] if told else []
+
     def check_data(self) -> None:
         """Reads the data and the weights, as a trial will.
 
@@ -99,6 +114,10 @@ class Classifier:
                 raise InputError(
                     f"data.weights: {path!r} does not exist; must be a state dict (.pth, .pt or .safetensors)"
                 )
+
+    def fingerprint(self) -> str:
+        """Of the rows in their order: classes, labels, groups, texts, features and the content of images."""
+        return data.fingerprint_of(data.read(self.source))
 
     def prepare(self, context: TrialContext) -> dict[str, Any]:
         """What is said once per study: how many rows and classes there are, and what was left out.

@@ -8,11 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainables.classification.settings import ARCHITECTURES
+from trainables.classification.settings import ANY, ARCHITECTURES
 from trainables.classification.source import DataSource
 
 DEMO_SHAPES = "demo-shapes"
-ANY = "*"
 
 
 class ClassifierSpec(BaseModel):

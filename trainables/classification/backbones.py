@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -91,22 +92,52 @@ def fill(backbone: nn.Module, state: Mapping[str, torch.Tensor], architecture: s
     Raises:
         InputError: tensors are missing, have other shapes, or belong to no part of it.
     """
-    mine = backbone.state_dict()
+    if told := _misfit(_shapes(state), backbone, architecture, source):
+        raise InputError(told)
     given = {name: value for name, value in state.items() if not name.startswith(HEADS)}
-    missing = [name for name in mine if name not in given and not name.endswith("num_batches_tracked")]
-    strange = [name for name in given if name not in mine]
-    misshapen = [name for name in given if name in mine and given[name].shape != mine[name].shape]
-    if wrong := [
-        f"{len(names)} tensors {what} (such as {names[0]}{_shapes(names[0], given, mine)})"
-        for what, names in (("are missing", missing), ("are not of it", strange), ("have other shapes", misshapen))
-        if names
-    ]:
-        raise InputError(f"data.weights: {source} does not fit {architecture}: {', '.join(wrong)}")
     backbone.load_state_dict(given, strict=False)
     return f"{len(given)} tensors of {architecture} from {source}; {len(state) - len(given)} of its last layer left out"
 
 
-def _shapes(name: str, given: Mapping[str, torch.Tensor], mine: Mapping[str, torch.Tensor]) -> str:
+def mistake_of(path: str, architecture: str, widths: str) -> str | None:
+    """Why the weights of a file do not fit an architecture, in one line, or None; read once while the file is the same.
+
+    Raises:
+        InputError: as `load_state`.
+    """
+    changed = Path(path).stat().st_mtime_ns if Path(path).is_file() else 0
+    with torch.device("meta"):  # names and shapes without the numbers
+        backbone, _ = build(architecture, widths)
+    return _misfit(_shapes_in(path, changed), backbone, architecture, path)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes_in(path: str, _changed: int) -> Shapes:
+    return _shapes(load_state(Path(path)))
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> Shapes:
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _misfit(state: Shapes, backbone: nn.Module, architecture: str, source: str) -> str | None:
+    mine = _shapes(backbone.state_dict())
+    given = {name: shape for name, shape in state.items() if not name.startswith(HEADS)}
+    missing = [name for name in mine if name not in given and not name.endswith("num_batches_tracked")]
+    strange = [name for name in given if name not in mine]
+    misshapen = [name for name in given if name in mine and given[name] != mine[name]]
+    wrong = [
+        f"{len(names)} tensors {what} (such as {names[0]}{_got(names[0], given, mine)})"
+        for what, names in (("are missing", missing), ("are not of it", strange), ("have other shapes", misshapen))
+        if names
+    ]
+    return f"data.weights: {source} does not fit {architecture}: {', '.join(wrong)}" if wrong else None
+
+
+def _got(name: str, given: Shapes, mine: Shapes) -> str:
     if name not in given or name not in mine:
         return ""
-    return f": got {tuple(given[name].shape)}, must be {tuple(mine[name].shape)}"
+    return f": got {given[name]}, must be {mine[name]}"

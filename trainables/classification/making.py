@@ -13,15 +13,12 @@ from trainables.classification import backbones, export, inputs
 from trainables.classification.data import Examples
 from trainables.classification.fit import Fit, Groups, seed_of
 from trainables.classification.network import IMAGE, Network, Shape
-from trainables.classification.settings import Chosen
+from trainables.classification.settings import ANY, Chosen, weights_of
 from trainables.classification.split import Split, fold_splits, one_split
 from trainables.protocol import TrialContext
 
 if TYPE_CHECKING:
     from trainables.classifier import Classifier
-
-ANY = "*"
-"""As an architecture: weights for whichever is trained."""
 
 
 class Making:
@@ -68,13 +65,13 @@ class Making:
         asked = self._trainer.normalisation
         if asked != "auto":
             return asked
-        return "rows" if weights_of(self._trainer.weights, self._settings) is None else "imagenet"
+        return "rows" if weights_of(self._trainer.weights, self._settings["model.architecture"]) is None else "imagenet"
 
     def _network(self, seed: str) -> Network:
         examples = self._examples
         torch.manual_seed(seed_of(seed, "weights"))
         network = Network(Shape(examples.kind, len(examples.classes), len(examples.names)), self._settings)
-        path = weights_of(self._trainer.weights, self._settings)
+        path = weights_of(self._trainer.weights, self._settings["model.architecture"])
         if path is not None and IMAGE in network.encoders:
             architecture = self._settings["model.architecture"]
             backbones.fill(network.encoders[IMAGE], backbones.load_state(Path(path)), architecture, path)
@@ -84,11 +81,6 @@ class Making:
         """Writes the trained model into the trial's folder."""
         recipe = self._recipes[max(self._recipes)]
         export.write(self._context.folder, fit.network, self._settings, recipe, self._examples, metrics)
-
-
-def weights_of(weights: Mapping[str, str], settings: Chosen) -> str | None:
-    """The path of the weights that a configuration's backbone starts from, if there are any."""
-    return weights.get(settings["model.architecture"], weights.get(ANY))
 
 
 def loaded_weights(weights: Mapping[str, str], settings: Chosen) -> list[str]:

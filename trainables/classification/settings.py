@@ -16,6 +16,8 @@ SCHEDULES = ("none", "step", "linear", "cosine", "plateau")
 TORCHVISION = ("resnet18", "resnet34", "resnet50", "efficientnet_b0")
 ARCHITECTURES = (*TORCHVISION, "resnet_mini")
 TEXT_ENCODERS = ("mlp", "char_cnn", "transformer")
+ANY = "*"
+"""As an architecture: weights for whichever is trained."""
 KINDS = ("image", "image_text", "text", "tabular")
 """Of data."""
 
@@ -139,6 +141,11 @@ def chosen(params: Params, precision: str = "fp32") -> Chosen:
     values = {setting.name: setting.default for setting in SETTINGS} | {"training.precision": precision}
     names = {setting.alias: setting.name for setting in SETTINGS}
     return Chosen(values | {names.get(name, name): value for name, value in params.items()})
+
+
+def weights_of(weights: Mapping[str, str], architecture: str) -> str | None:
+    """The path of the weights that an architecture starts from, if there are any."""
+    return weights.get(architecture, weights.get(ANY))
 
 
 def check(params: Params, kind: str | None = None) -> list[str]:

@@ -184,6 +184,20 @@ def test_weights_fill_the_backbone_and_two_rates_move_it_apart(tmp_path) -> None
     assert any("of resnet_mini from" in line for line in said)
 
 
+def test_weights_that_do_not_fit_an_architecture_are_found_before_the_search(tmp_path) -> None:
+    source, path = DataSource(write_images(tmp_path / "images")), tmp_path / "resnet18.pth"
+    torch.save(backbones.build("resnet18")[0].state_dict(), path)
+    trainer = Classifier(source, weights={"*": str(path)})
+    assert trainer.check({**IMAGES, "architecture": "resnet18"}) == []
+    for architecture in ("resnet34", "resnet50", "efficientnet_b0", "resnet_mini"):
+        (told,) = trainer.check({**IMAGES, "architecture": architecture})
+        assert told.startswith(f"data.weights: {path} does not fit {architecture}: ")
+    assert Classifier(source, weights={"resnet18": str(path)}).check({**IMAGES, "architecture": "resnet34"}) == []
+    path.write_bytes(b"nothing of the kind")
+    (told,) = trainer.check({**IMAGES, "architecture": "resnet18"})
+    assert told.startswith(f"data.weights: {path} cannot be read as a state dict")
+
+
 @pytest.mark.parametrize("kind", ["image", "image_text", "text", "tabular"])
 def test_an_exported_model_says_of_its_data_what_was_measured(kind, table, tmp_path) -> None:
     if kind == "tabular":

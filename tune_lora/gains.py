@@ -59,10 +59,11 @@ class Gain:
 class PhaseGain:
     """What became of a phase.
 
-    `start`, `best` and `end` are configurations of searched parameters, `start_values` and `best_values` their
-    objective by seed. `searched` is the best's value in the search, which is a lucky one as every best of many is.
-    `end`, where the next phase starts, is what did best when it was measured again: the search's best, one of the
-    single changes, or the start itself.
+    `start`, `best` and `end` are configurations of searched parameters, `start_values`, `best_values` and `end_values`
+    their objective by seed. `searched` is the best's value in the search: a lucky one, as every best of many is. `end`,
+    where the next phase starts, is what did best when it was measured again: the search's best, one of the single
+    changes, or the start itself. `whole` is the gain of the best over the start, `gained` that of the end, which was
+    chosen by the same values and so is a little too good.
     """
 
     name: str
@@ -72,7 +73,9 @@ class PhaseGain:
     start_values: Mapping[int, float]
     best_values: Mapping[int, float]
     end: Mapping[str, Any]
+    end_values: Mapping[int, float]
     whole: Interval | None
+    gained: Interval | None
     singles: tuple[Gain, ...] = ()
     n_trials: int = 0
     changed: tuple[Mapping[str, Any], ...] = field(default=())
@@ -102,7 +105,7 @@ class PhasesRecord:
     direction: Direction
     start: Mapping[str, Any]
     phases: tuple[PhaseGain, ...]
-    seeds: tuple[int, ...]
+    seeds: int
     confidence: float
     values: Mapping[str, Mapping[int, float]]
     whole: Interval | None = None

@@ -121,7 +121,8 @@ def _run_phase(part: _Parts, phase: PhaseSpec, index: int, start: Config) -> Pha
     if found.best is None:
         raise StudyError(f"phase {phase.name!r}: no trial completed; see {part.spec.folder / name / 'report.html'}")
     best = _parameters_in(found.best.config, space)
-    values = _measure(part, f"{name}-ablation", list(_measurements(start, best, phase, space)), seeds_of(part.spec))
+    wanted = list(_measurements(start, best, phase, space))
+    values = _measure(part, f"{name}-ablation", wanted, seeds_of(part.spec, index))
     return _gain(phase, start, best, found, values, part)
 
 
@@ -191,7 +192,9 @@ def _gain(
         searched=found.best.value if found.best else None,
         start_values=of(start),
         best_values=of(best),
-        end=gains.strongest(values, direction),
+        end=(end := gains.strongest(values, direction)),
+        end_values=of(end),
+        gained=gains.paired(of(start), of(end), direction, confidence) if end != start else None,
         whole=gains.paired(of(start), of(best), direction, confidence) if best != start else None,
         singles=tuple(single(change, claims.get(label)) for label, change in changes.items()),
         n_trials=len(found.trials),
@@ -202,9 +205,12 @@ def _gain(
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def seeds_of(spec: StudySpec, *, end: bool = False) -> tuple[int, ...]:
-    """The seeds that gains are measured with, and others for the end."""
-    first = SEEDS_FROM * (2 if end else 1) + spec.search.seed
+def seeds_of(spec: StudySpec, part: int) -> tuple[int, ...]:
+    """The seeds that gains are measured with in a part of the study: phases from 1, and after them the end.
+
+    No two parts share any: seeds that have chosen where a phase starts would flatter its start.
+    """
+    first = SEEDS_FROM * part + spec.search.seed
     return tuple(range(first, first + spec.ablation.seeds))
 
 
@@ -239,7 +245,7 @@ def _with_end(record: PhasesRecord, part: _Parts) -> PhasesRecord:
     priors = {prior.name: _parameters_in(space.complete(prior.params), space) for prior in space.priors if prior.run}
     wanted += [Measurement(name, config) for name, config in priors.items()]
     distinct = [one for at, one in enumerate(wanted) if one.config not in [other.config for other in wanted[:at]]]
-    values = _measure(part, f"{spec.name}-end", distinct, seeds_of(spec, end=True))
+    values = _measure(part, f"{spec.name}-end", distinct, seeds_of(spec, len(spec.phases) + 1))
     by_label = {one.label: next(found for config, found in values if config == one.config) for one in wanted}
     whole = gains.paired(by_label["start"], by_label["end"], spec.objective.direction, spec.ablation.confidence)
     return replace(record, values=by_label, whole=whole, stop_reason="all phases are done")
@@ -248,4 +254,4 @@ def _with_end(record: PhasesRecord, part: _Parts) -> PhasesRecord:
 def _blank(part: _Parts) -> PhasesRecord:
     spec, start = part.spec, start_of(part.space)
     metric, direction = spec.objective.metric, spec.objective.direction
-    return PhasesRecord(spec.name, metric, direction, start, (), seeds_of(spec), spec.ablation.confidence, {})
+    return PhasesRecord(spec.name, metric, direction, start, (), spec.ablation.seeds, spec.ablation.confidence, {})

@@ -40,17 +40,21 @@ def heading(record: PhasesRecord) -> str:
 
 def line(phase: PhaseGain, record: PhasesRecord) -> str:
     """What became of a phase, in one line."""
-    if phase.is_best_of_search:
-        outcome = "did best again: this is where it ends"
-    elif phase.adopted:
-        kept = {name: value for name, value in phase.end.items() if phase.start.get(name) != value}
-        outcome = f"a single change did better: it ends at {_in_words(kept)}"
+    if not phase.adopted:
+        outcome = "nothing did better than the start when it was measured again; it ends where it started"
     else:
-        outcome = "nothing did better than the start when measured again: it ends there"
-    if phase.whole is None:
-        return f"phase {phase.name}: its start was the best of {phase.n_trials} trials; {outcome}"
-    changes = "; ".join(map(_in_words, phase.changed))
-    return f"phase {phase.name}: {told(phase.whole)} {record.metric} ({changes}); {outcome}"
+        which = "the search's best did" if phase.is_best_of_search else "a single change did"
+        outcome = f"{which} best when measured again: {told(phase.gained)} {record.metric} over the start"
+        outcome += f" ({_in_words(kept(phase))})"
+    if phase.whole is None or phase.is_best_of_search:
+        return f"phase {phase.name}: {outcome}"
+    searched = "; ".join(map(_in_words, phase.changed))
+    return f"phase {phase.name}: {outcome}; the search's best ({searched}) had {told(phase.whole)}"
+
+
+def kept(phase: PhaseGain) -> dict[str, Any]:
+    """What a phase changed for good."""
+    return {name: value for name, value in phase.end.items() if phase.start.get(name) != value}
 
 
 def summary(record: PhasesRecord, spec: StudySpec) -> list[str]:
@@ -107,6 +111,8 @@ def _phase(phase: PhaseGain, record: PhasesRecord, spec: StudySpec, number: int)
         "name": phase.name,
         "line": line(phase, record),
         "gain": told(phase.whole),
+        "end": told(phase.gained) if phase.adopted else "",
+        "kept": _in_words(kept(phase)),
         "adopted": phase.adopted,
         "searched": wording.number(phase.searched),
         "start": _mean(phase.start_values),

@@ -92,7 +92,7 @@ def test_a_configuration_that_lacks_a_seed_is_not_chosen() -> None:
 
 def test_a_phase_says_whether_the_best_of_the_search_did_best_again() -> None:
     def phase(end: dict[str, int]) -> PhaseGain:
-        return PhaseGain("p", {"a": 1}, {"a": 2}, 0.9, {}, {}, end, None)
+        return PhaseGain("p", {"a": 1}, {"a": 2}, 0.9, {}, {}, end, {}, None, None)
 
     assert phase({"a": 2}).adopted and phase({"a": 2}).is_best_of_search
     assert not phase({"a": 1}).adopted

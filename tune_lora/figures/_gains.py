@@ -36,7 +36,7 @@ def gains_figure(record: PhasesRecord, path: Path) -> Path:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"gain in {record.metric} over the phase's start, better is to the right")
-        axes.set_title(f"Measured gains: mean of {len(record.seeds)} seeds, {record.confidence:.0%} interval")
+        axes.set_title(f"Measured gains: mean of {record.seeds} seeds, {record.confidence:.0%} interval")
         if any(row.claimed for row in rows):
             axes.plot([], [], color=GREY, lw=9, alpha=0.6, label="promised")
             axes.legend(loc="best")
@@ -46,13 +46,14 @@ def gains_figure(record: PhasesRecord, path: Path) -> Path:
 def _rows(record: PhasesRecord) -> Sequence[_Row]:
     rows = []
     for phase in record.phases:
-        rows.append(_Row(f"phase {phase.name}" + ("" if phase.adopted else " (not adopted)"), phase.whole, True))
+        adopted = "" if phase.is_best_of_search else " (not adopted)"
+        rows.append(_Row(f"phase {phase.name}: the search's best{adopted}", phase.whole, True))
         rows += [
             _Row(short(", ".join(f"{n} {v}" for n, v in _plain(gain.change)), 52), gain.measured, False, gain.claimed)
             for gain in phase.singles
         ]
     if record.whole is not None:
-        rows.append(_Row("all phases", record.whole, True))
+        rows.append(_Row("all phases, from start to end", record.whole, True))
     return rows
 
 

@@ -55,9 +55,9 @@ def train(
     spec, params, place, best_seed = _what_to_train(study, config)
     spec, params = overrides.in_configuration(spec, params, given or {})
     if early_stopping is not None:
-        params = {**params, _patience(spec): early_stopping}
+        params = _with(spec, params, _patience(spec), early_stopping)
     if epochs is not None:
-        params = _with_epochs(spec, params, epochs)
+        params = _with(spec, params, trainers.epochs_of(spec), epochs)
     if merged and spec.trainer != "llm_lora":
         raise InputError(f"--merged: the trainer is {spec.trainer}; must be llm_lora to write a whole model")
     trainer = trainers.text_trainer(spec, merged=True) if merged else trainers.final_trainer_of(spec)
@@ -84,20 +84,19 @@ def processes(resources: ResourcesSpec, gpus: int) -> int:
     return min(resources.together, gpus) if gpus else resources.processes or 1
 
 
-def _with_epochs(spec: StudySpec, params: Mapping[str, Any], epochs: int) -> dict[str, Any]:
-    """A configuration with another number of epochs; that of text has a number of steps in its place at most."""
-    setting = trainers.epochs_of(spec)
+def _with(spec: StudySpec, params: Mapping[str, Any], setting: str, value: int) -> dict[str, Any]:
+    """A configuration with another value of a setting; what says the same in another way gives way, such as a number
+    of steps to one of epochs."""
     twice = {other for one, other in trainers.kind_of(spec).said_twice if one == setting}
-    return {**{name: value for name, value in params.items() if name not in twice}, setting: epochs}
+    return {**{name: known for name, known in params.items() if name not in twice}, setting: value}
 
 
 def _patience(spec: StudySpec) -> str:
     """The setting that says how many epochs without a better value end a training."""
-    rules = trainers.kind_of(spec).rules or {}
-    found = [name for name in rules if name.rpartition(".")[2] == "early_stopping"]
-    if not found:
+    setting = trainers.kind_of(spec).patience
+    if setting is None:
         raise InputError(f"--early-stopping: the trainer {spec.trainer} does not stop early; must be left out")
-    return max(found, key=len)  # the canonical name is the dotted one
+    return setting
 
 
 def outcome(folder: Path) -> str:

@@ -51,8 +51,9 @@ class Kind:
     `make` builds it from a study. `metrics` is what its last report holds, None where that is not known beforehand.
     `rules` say what a configuration may hold, None where anything goes. Each of `checks` raises InputError or
     InputErrors when what the study names cannot be used. `final` is the form that trains one configuration to its end.
-    `epochs` is the setting that says how long a trial is. `said_twice` are settings that say the same in two ways.
-    `told` are values that a space may derive for people and for advice, though no trainer reads them.
+    `epochs` is the setting that says how long a trial is, `patience` the one that says how many epochs without a better
+    value end the training of a single configuration (None: nothing does). `said_twice` are settings that say the
+    same in two ways. `told` are values that a space may derive for people and for advice, though no trainer reads them.
     `same_for_all` are settings that make another task of the data, with other rows in each fold: no parameters.
     `folds`: whether it cross-validates its trials.
     """
@@ -63,6 +64,7 @@ class Kind:
     checks: Callable[[StudySpec, Any], Iterable[Callable[[], object]]] = _nothing
     final: Callable[[StudySpec, Trainer], Trainer] = _the_same
     epochs: str = "max_train_epochs"
+    patience: str | None = None
     said_twice: tuple[tuple[str, str], ...] = ()
     told: tuple[str, ...] = ()
     same_for_all: tuple[str, ...] = ()
@@ -311,6 +313,7 @@ KINDS: Mapping[str, Kind] = {
         _classifier_checks,
         final_classifier,
         epochs="training.epochs",
+        patience="training.early_stopping",
         said_twice=classifier.SAID_TWICE,
         same_for_all=("data.n_classes", "n_classes"),
         folds="optional",
@@ -323,6 +326,7 @@ KINDS: Mapping[str, Kind] = {
         lambda _, trainer: (trainer.check_data,),
         final=lambda spec, _: replace(transfer_trainer(spec), final=True),
         epochs="stage2_final_epochs",
+        patience="stage2_final_patience",
         folds="always",
     ),
 }

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from search_spaces.space import Space
 from trainables import checkpoints, demo_character, parallel
 from trainables.protocol import Report
-from tune_lora import single
+from tune_lora import single, spec, trainers
 from tune_lora.errors import InputError, StudyError
 from tune_lora.spec import ResourcesSpec
 
@@ -202,3 +202,34 @@ def test_a_path_given_with_the_command_is_written_down_absolute(study: Path, mon
     monkeypatch.chdir(elsewhere)
     folder = train(study, "trained", given={"data.path": "table.csv"})
     assert yaml.safe_load((folder / "study.yaml").read_text())["data"]["path"] == str(elsewhere / "table.csv")
+
+
+@pytest.mark.parametrize(
+    ("study", "setting"),
+    [
+        ({"trainer": "two_stage", "space": "transfer_aware"}, "stage2_final_patience"),
+        (
+            {"trainer": "classifier", "data": {"path": "none.csv"}, "space": "classifier_conservative"},
+            "training.early_stopping",
+        ),
+    ],
+)
+def test_early_stopping_is_a_setting_that_the_trainer_reads(study: dict[str, Any], setting: str) -> None:
+    kind = trainers.kind_of(spec.from_mapping({"name": "s"} | study, "study"))
+    assert kind.patience == setting
+    assert kind.rules is not None and setting in kind.rules
+
+
+def test_a_two_stage_training_stops_early_where_it_is_told_to(tmp_path: Path) -> None:
+    document = {"name": "s", "trainer": "two_stage", "space": "transfer_aware"}
+    document["transfer"] = {"synthetic": {"n_stage1": 60, "n_stage2": 40}, "cache": False}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(document))
+    params = {
+        "encoder_hidden_dims": "8", "encoder_latent_dim": 4, "lr_pretrain": 1e-3, "stage1_epochs": 2,
+        "stage2_final_epochs": 60, "lr_finetune": 0.1,
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(params))
+    watch = Watching()
+    folder = train(tmp_path / "study.yaml", "trained", watch, early_stopping=1)
+    assert single._record(folder)["params"]["stage2_final_patience"] == 1
+    assert watch.budgets[-1] == 62 and len(watch.budgets) < 2 + 60 // 10, "told every ten epochs until it stopped"

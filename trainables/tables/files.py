@@ -14,6 +14,7 @@ import numpy as np
 from tune_lora.errors import InputError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_MARKS = (";", "\t", ",", "|")
 _PARQUET = (".parquet", ".pq")
 
 
@@ -99,8 +100,19 @@ def _csv(path: Path, delimiter: str) -> Cells:
 def _header(path: Path, delimiter: str) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file, delimiter=delimiter), [])
+    _must_be_separated(path, names, delimiter)
     _must_differ(path, names)
     return names
+
+
+def _must_be_separated(path: Path, names: Sequence[str], delimiter: str) -> None:
+    marks = [mark for mark in _MARKS if mark != delimiter and len(names) == 1 and mark in names[0]]
+    if marks:
+        wanted = {",": "commas", "\t": "tabs"}[delimiter]
+        raise InputError(
+            f"{path}: has one column only, {names[0]!r}; is it separated by {marks[0]!r}? A {path.suffix.lower()} file "
+            f"must be separated by {wanted}"
+        )
 
 
 def _must_differ(path: Path, names: Sequence[str]) -> None:

@@ -19,6 +19,13 @@ def role_mistakes(source: TableSource) -> list[str]:
         if count > 1:
             said = " and ".join(dict.fromkeys(role for role, other in roles if other == name))
             told.append(f"{said}: got column {name!r} more than once; a column must be one thing")
+    if source.target_kind == "number":  # classes may be groups, too: the worst group is then the worst class
+        others = [("group", source.group), *(("key", name) for name in source.key)]
+        told += [
+            f"target and {role}: got column {name!r} for both; a column must be one thing"
+            for role, name in others
+            if name is not None and name == source.target
+        ]
     molecules = Counter(name for one in source.smiles for name in one.molecules)
     told += [f"smiles: two molecules are named {name!r}; names must differ" for name, n in molecules.items() if n > 1]
     if AUTO in source.features and len(source.features) > 1:

@@ -159,12 +159,32 @@ def test_auto_does_not_leave_out_a_column_for_a_typing_error(write) -> None:
             {"features": ("heat", "price"), "target": "price"},
             ["features and target: got column 'price' more than once; a column must be one thing"],
         ),
+        (
+            {"target": "price", "group": "price"},
+            ["target and group: got column 'price' for both; a column must be one thing"],
+        ),
+        (
+            {"target": "price", "key": ("name", "price")},
+            ["target and key: got column 'price' for both; a column must be one thing"],
+        ),
         ({"features": ("auto", "heat")}, ["features: got ['auto', 'heat']; must be 'auto' alone or names of columns"]),
         ({"features": ()}, ["data.csv: features: got []; must be one column of numbers at least"]),
     ],
 )
 def test_wrong_columns_are_said_before_any_row(write, source: dict[str, object], lines: list[str]) -> None:
     assert said(TableSource(write(TABLE), **source)) == lines  # type: ignore[arg-type]  # a table of arguments
+
+
+@pytest.mark.parametrize(("mark", "name", "remedy"), [(";", "data.csv", "commas"), ("\t", "data.csv", "commas")])
+def test_a_table_with_another_separator_is_named(write, mark: str, name: str, remedy: str) -> None:
+    path = write(mark.join("aby") + "\n" + mark.join("123") + "\n", name)
+    (line,) = said(TableSource(path, target="y"))
+    assert line.startswith(f"data.csv: has one column only, {mark.join('aby')!r}; is it separated by {mark!r}?")
+    assert "must be" in line and remedy in line
+
+
+def test_classes_may_be_the_groups_too(write) -> None:
+    assert read(TableSource(write(TABLE), target="good", target_kind="class", group="good")).groups is not None
 
 
 def test_files_that_are_no_tables(write) -> None:

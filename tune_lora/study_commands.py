@@ -136,7 +136,7 @@ def init(
         str | None, typer.Option(help="Of a LoRA: tiny-sd, a diffusers folder, a .safetensors file; a language model.")
     ] = None,
     space: Annotated[str | None, typer.Option(help="Of an image LoRA. Default: the one that fits the base.")] = None,
-    n_trials: Annotated[int, typer.Option(min=1, help="How many trials.")] = 20,
+    n_trials: Annotated[int | None, typer.Option(min=1, help="How many trials. Default: 20; of a transfer 50.")] = None,
     output: Annotated[Path | None, typer.Option(help="Default: study.yaml in the folder.")] = None,
 ) -> None:
     """Write a commented study file for what you have: images, a table, examples of text.
@@ -156,9 +156,11 @@ def init(
             base = typer.prompt(
                 "Base model (a Hugging Face folder, a .gguf file, a hub name)", default=base or "smollm2"
             )
-        n_trials = typer.prompt("How many trials", default=n_trials, type=int)
+        n_trials = typer.prompt("How many trials", default=scaffold.trials(asked, task), type=int)
         asked = scaffold.Asked(path, target, base, space, n_trials, stage1)
     file = scaffold.write_study_file(asked, task=task, output=output)
+    for sentence in scaffold.told(asked, task):
+        typer.echo(sentence)
     typer.echo(f"{file}\nnext: tune-lora validate {file}; tune-lora run {file}")
 
 

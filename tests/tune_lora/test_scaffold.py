@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,28 @@ def test_two_tables_are_a_transfer(tmp_path: Path) -> None:
     }
 
 
+def test_a_transfer_has_the_length_of_a_study_of_pre_training_and_others_are_short(tmp_path: Path) -> None:
+    measured, computed = numbers(tmp_path, "measured.csv", 60), numbers(tmp_path, "computed.csv", 90)
+    asked = Asked(measured, target="chi", stage1=computed)
+    found = spec.load(scaffold.write_study_file(asked))
+    assert (found.budget.n_trials, found.budget.timeout_hours) == (50, 48)
+    assert found.scheduler.settings(by_fold=True)["p_threshold"] == 0.3
+    said = spec.load(scaffold.write_study_file(replace(asked, n_trials=7), output=tmp_path / "short.yaml"))
+    assert said.budget.n_trials == 7
+    other = spec.load(scaffold.write_study_file(Asked(table(tmp_path)), output=tmp_path / "flowers.yaml"))
+    assert other.budget.n_trials == 20
+
+
+def test_a_transfer_says_where_entities_are_to_be_named(tmp_path: Path) -> None:
+    measured, computed = numbers(tmp_path, "measured.csv", 60), numbers(tmp_path, "computed.csv", 90)
+    file = scaffold.write_study_file(Asked(measured, target="chi", stage1=computed))
+    assert spec.load(file).transfer.stage1.key == ()
+    assert file.read_text().count("    # key: COLUMN    # which entity a row is, in both tables") == 2
+    file.write_text(file.read_text().replace("# key: COLUMN", "key: x1"))
+    found = spec.load(file).transfer
+    assert found.stage1.key == found.stage2.key == ("x1",)
+
+
 def test_where_several_fit_one_line_names_them(tmp_path: Path) -> None:
     path = listed(tmp_path, captions=True)
     with pytest.raises(InputError) as caught:
@@ -204,3 +227,74 @@ def test_a_study_file_that_is_there_is_kept(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists and is kept"):
         scaffold.write_study_file(asked)
     assert file.read_text() == before
+
+
+def written(folder: Path, columns: dict[str, Any], name: str = "rows.csv") -> Path:
+    with (folder / name).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return folder / name
+
+
+RNG = np.random.default_rng(7)
+FLOATS = [f"{value:.4f}" for value in RNG.normal(size=120)]
+NO_CLASSES = {
+    "different numbers": (FLOATS, "holds numbers"),
+    "repeated numbers": ([f"{number % 40 + 0.5}" for number in range(120)], "holds numbers"),
+    "whole numbers that hardly repeat": ([str(number // 1) for number in range(120)], "120 different values in 120"),
+    "words that hardly repeat": ([f"entity {number // 1}" for number in range(120)], "120 different values in 120"),
+}
+
+
+@pytest.mark.parametrize("what", NO_CLASSES)
+@pytest.mark.parametrize("said", [{}, {"target": "y"}])
+def test_what_is_predicted_must_be_classes(what: str, said: dict[str, str], tmp_path: Path) -> None:
+    values, expected = NO_CLASSES[what]
+    with pytest.raises(InputError) as caught:
+        scaffold.write_study_file(Asked(written(tmp_path, {"a": FLOATS, "y": values}), **said))
+    (line,) = str(caught.value).splitlines()
+    assert "rows.csv: 'y'" in line and expected in line and "--target" in line and "--stage1 FILE" in line
+    assert not (tmp_path / "study.yaml").exists()
+
+
+@pytest.mark.parametrize("values", [["0", "1", "2"], ["0.0", "1.0", "2.0"], ["yes", "no", "perhaps"]])
+def test_a_few_whole_numbers_are_classes(values: list[str], tmp_path: Path) -> None:
+    file = scaffold.write_study_file(Asked(written(tmp_path, {"a": FLOATS, "y": values * 40})))
+    assert build.plan(spec.load(file))
+
+
+def test_features_are_named_and_what_only_tells_rows_apart_is_left_out_with_a_word(tmp_path: Path) -> None:
+    numbered = [str(number) for number in range(120)]
+    columns = {
+        "id": [str(number % 30) for number in range(120)],
+        "": numbered,
+        "length": FLOATS,
+        "sample_id": numbered,
+        "colour": ["red", "blue"] * 60,
+        "counted": numbered,
+        "petals": ["3", "4", "5"] * 40,
+        "class": ["a", "b", "c"] * 40,
+    }
+    asked = Asked(written(tmp_path, columns))
+    file = scaffold.write_study_file(asked)
+    ready = build.plan(spec.load(file))
+    assert ready.spec.data is not None and ready.spec.data.features == ("length", "petals")
+    text, told = file.read_text(), "\n".join(scaffold.told(asked, "classifier"))
+    for said in (text, told):
+        for name in ("id", "sample_id", "counted"):
+            assert f"'{name}'" in said
+        assert "'colour'" in said and "guessed" in said
+    assert "length, petals" in told and "'class'" in told
+
+
+def test_what_was_said_is_not_called_a_guess(tmp_path: Path) -> None:
+    asked = Asked(table(tmp_path, target="kind"), target="kind")
+    assert "guessed" not in scaffold.write_study_file(asked).read_text() + "".join(scaffold.told(asked, "classifier"))
+    assert scaffold.told(Asked(captioned(tmp_path)), "lora") == []
+
+
+def test_a_table_with_only_row_numbers_has_nothing_to_learn_from(tmp_path: Path) -> None:
+    columns = {"id": [str(number) for number in range(60)], "label": ["a", "b"] * 30}
+    with pytest.raises(InputError, match=r"rows\.csv: .*no column of numbers .*'id'"):
+        scaffold.write_study_file(Asked(written(tmp_path, columns)))

@@ -6,6 +6,7 @@ To add a kind of study: its file in this folder with a `recognise` and a `write`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,11 +15,14 @@ from tune_lora.errors import InputError
 from tune_lora.scaffold import classifier, llm, lora, transfer
 from tune_lora.scaffold.asked import Asked, study_name
 
-__all__ = ["KINDS", "Asked", "recognised", "settled", "study_name", "write_study_file"]
+__all__ = ["KINDS", "Asked", "recognised", "settled", "study_name", "trials", "write_study_file"]
 
 KINDS: Mapping[str, ModuleType] = {"lora": lora, "classifier": classifier, "llm": llm, "transfer": transfer}
 """By the task that it is for. Each has ``recognise(asked) -> str``, what was found in a few words and empty for
 nothing, and ``write(asked, file) -> str``, the text of the study file."""
+
+TRIALS, USUAL_TRIALS = 20, {"transfer": 50}
+"""Of a study where nothing was said; by task where it is another number."""
 
 
 def recognised(asked: Asked) -> dict[str, str]:
@@ -37,12 +41,17 @@ def write_study_file(asked: Asked, *, task: str | None = None, output: Path | No
     """
     file = output or (asked.path if asked.path.is_dir() else asked.path.parent) / "study.yaml"
     chosen = settled(asked, task)
-    text = KINDS[chosen].write(asked, file)
+    text = KINDS[chosen].write(replace(asked, n_trials=trials(asked, chosen)), file)
     if file.exists():
         raise InputError(f"{file} exists and is kept; remove it, or name another file with --output")
     if not file.parent.is_dir():
         raise InputError(f"{file.parent} does not exist; must be a folder to write {file.name} into")
     return atomic.write_text(file, text)
+
+
+def told(asked: Asked, task: str) -> list[str]:
+    """What was taken for what where the path itself does not say, in sentences for the person who asked."""
+    return classifier.told(asked) if task == "classifier" else []
 
 
 def settled(asked: Asked, task: str | None = None) -> str:
@@ -56,6 +65,11 @@ def settled(asked: Asked, task: str | None = None) -> str:
     if task is None and asked.stage1 is not None:
         return "transfer"
     return task or _the_one(asked)
+
+
+def trials(asked: Asked, task: str) -> int:
+    """How many trials a study has: as was said, else what is usual for its task."""
+    return USUAL_TRIALS.get(task, TRIALS) if asked.n_trials is None else asked.n_trials
 
 
 def _the_one(asked: Asked) -> str:

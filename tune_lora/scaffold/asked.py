@@ -17,7 +17,7 @@ class Asked:
     target: str | None = None
     base: str | None = None
     space: str | None = None
-    n_trials: int = 20
+    n_trials: int | None = None
     stage1: Path | None = None
 
     @property

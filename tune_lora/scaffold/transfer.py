@@ -20,11 +20,11 @@ transfer:
   stage1:    # many rows with a computed label
     path: {stage1}
     target: {target}
-{smiles1}  stage2:    # fewer rows with a measured value
+{smiles1}{key1}  stage2:    # fewer rows with a measured value
     path: {stage2}
     target: {target}
     # group: COLUMN    # rows of one group are never in two folds
-{smiles2}  exclude_overlap: true    # stage 1 does not see what a fold is tested on
+{smiles2}{key2}  exclude_overlap: true    # stage 1 does not see the entities that a fold is tested on
 cross_validation: {{n_folds: 5, aggregation: mean}}    # or median, or pessimistic
 space:
   name: {name}-space
@@ -49,11 +49,11 @@ space:
         lr_pretrain: 1.0e-3
         weight_decay: 1.0e-4
 search: {{sampler: tpe, n_startup_trials: 10, seed: 42}}
-scheduler: {{name: wilcoxon}}    # stops a trial whose folds are worse than the best trial's
+scheduler: {{name: wilcoxon}}    # worse than the best trial in each of the first two folds: stopped
 budget:
   n_trials: {n_trials}
   plateau: null
-  # timeout_hours: 48
+  timeout_hours: 48
 resources: {{cpu: 1}}
 tracking: {{wandb: auto}}    # online when logged in, offline otherwise; or off
 results: results
@@ -61,6 +61,7 @@ results: results
 _SMILES = (
     '    smiles: {column}    # becomes descriptors of the molecules; needs RDKit (pip install "tune-lora[chem]")\n'
 )
+_KEY = "    # key: COLUMN    # which entity a row is, in both tables; without it {without}\n"
 
 
 def recognise(asked: Asked) -> str:
@@ -92,6 +93,8 @@ def write(asked: Asked, file: Path) -> str:
         stage2_name=asked.path.name,
         smiles1=_smiles(asked.stage1),
         smiles2=_smiles(asked.path),
+        key1=_key(asked.stage1),
+        key2=_key(asked.path),
         n_trials=asked.n_trials,
     )
 
@@ -100,3 +103,8 @@ def _smiles(table: Path) -> str:
     """The line of a column of SMILES, where one is called so."""
     found = next((name for name in columns(table) if name.lower() == "smiles"), None)
     return "" if found is None else _SMILES.format(column=f"{{column: {scalar(found)}}}")
+
+
+def _key(table: Path) -> str:
+    """The line that waits for the name of a column."""
+    return _KEY.format(without="its molecules say so" if _smiles(table) else "nothing can be excluded from stage 1")

@@ -242,8 +242,8 @@ FLOATS = [f"{value:.4f}" for value in RNG.normal(size=120)]
 NO_CLASSES = {
     "different numbers": (FLOATS, "holds numbers"),
     "repeated numbers": ([f"{number % 40 + 0.5}" for number in range(120)], "holds numbers"),
-    "whole numbers that hardly repeat": ([str(number // 1) for number in range(120)], "120 different values in 120"),
-    "words that hardly repeat": ([f"entity {number // 1}" for number in range(120)], "120 different values in 120"),
+    "whole numbers that hardly repeat": ([str(number * 3) for number in range(120)], "120 different values in 120"),
+    "words that hardly repeat": ([f"entity {number}" for number in range(120)], "120 different values in 120"),
 }
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
+
+from trainables.classification.source import FILE_NAME
 from trainables.lora.pictures import IMAGE_SUFFIXES
 from tune_lora.errors import InputError
+from tune_lora.scaffold import roles
 from tune_lora.scaffold.asked import Asked, scalar
 from tune_lora.scaffold.columns import (
     TABLES,
@@ -16,6 +20,8 @@ from tune_lora.scaffold.columns import (
     must_have,
 )
 
+MANY_FEATURES = 30
+"""More are not listed in the study file, unless they must be."""
 TEMPLATE = """\
 # Tunes a classifier: {what}.
 #
@@ -132,7 +138,9 @@ def _described(asked: Asked) -> tuple[str, str, str]:
     if listing is not None:
         names = columns(listing)
         label = must_have(listing, names, asked.target)
-        lines = f"  label: {scalar(label)}    # the column of {listing.name} with the class\n"
+        roles.must_be_classes(listing, label)
+        guessed = _guessed(asked)
+        lines = f"  label: {scalar(label)}    # the column of {listing.name} with the class{guessed}\n"
         if "text" in names:
             lines += "  # text: text    # learn from the captions as well; do they give the class away?\n"
         return f"images by their {label} in {listing.name}", lines, "image"
@@ -150,11 +158,37 @@ def _described(asked: Asked) -> tuple[str, str, str]:
     if not names:
         raise InputError(f"{path}: must be a folder of images, or a table (.csv, .tsv, .parquet)")
     label = must_have(path, names, asked.target)
-    lines = f"  label: {scalar(label)}    # the column that is predicted\n"
+    roles.must_be_classes(path, label)
+    lines = f"  label: {scalar(label)}    # the column that is predicted{_guessed(asked)}\n"
     if set(names) == {"text", label}:
         return f"texts by their {label}", lines + "  kind: text\n  text: text\n", "text"
-    lines += "  # features: [first, second]    # columns to learn from; default: all that hold numbers\n"
-    return f"rows of {path.name} by their {label}", lines, "tabular"
+    return f"rows of {path.name} by their {label}", lines + _features(roles.features_of(path, label)), "tabular"
+
+
+def told(asked: Asked) -> list[str]:
+    """What was taken for what, in sentences for the person who asked."""
+    source = listing_in(asked.path) or asked.path
+    label = label_among(columns(source), asked.target)
+    if label is None:
+        return []
+    sentences = [f"predicted is {label!r}{_guessed(asked)}"]
+    if source == asked.path and FILE_NAME not in columns(source) and set(columns(source)) != {"text", label}:
+        found = roles.features_of(source, label)
+        sentences += [f"features are {', '.join(found.names)}", *found.left_out]
+    return sentences
+
+
+def _guessed(asked: Asked) -> str:
+    return "" if asked.target is not None else ", guessed by its name; --target COLUMN says another"
+
+
+def _features(found: roles.Features) -> str:
+    """The line of the features and what is left out; a long list stands as ``auto`` where that is the same."""
+    comment = "".join(f"    # {sentence}\n" for sentence in found.left_out)
+    if len(found.names) > MANY_FEATURES and found.are_automatic:
+        return f"  features: auto    # {len(found.names)} columns of numbers\n{comment}"
+    listed = yaml.safe_dump(list(found.names), default_flow_style=True, allow_unicode=True, width=1_000_000).strip()
+    return f"  features: {listed}    # columns to learn from\n{comment}"
 
 
 def _classes(folder: Path) -> list[Path]:

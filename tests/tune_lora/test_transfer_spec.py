@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces.space import Space
+from trainables.protocol import TrialContext
 from trainables.transfer.judging import ScoreWeights
 from trainables.transfer.synthetic import SyntheticTransfer
 from trainables.two_stage import TwoStage
@@ -119,7 +120,27 @@ def test_the_shipped_study_is_ready_to_run():
     assert isinstance(ready.trainer, TwoStage) and ready.trainer.folds == "blocks"
 
 
-def test_the_shipped_study_of_chi_names_its_tables_and_nothing_else_is_wrong():
+def chi_with_tables_in(folder: Path) -> spec.StudySpec:
+    """The shipped study of chi, its files looked for in a folder."""
+    shipped = spec.load(ROOT / "search_spaces" / "studies" / "chi.yaml")
+    tables = shipped.transfer.with_paths(lambda path: str(folder / Path(path).name))
+    return shipped.model_copy(update={"transfer": tables})
+
+
+def test_the_shipped_study_of_chi_names_its_tables_and_nothing_else_is_wrong(tmp_path):
     with pytest.raises(InputErrors) as caught:
-        build.plan(spec.load(ROOT / "search_spaces" / "studies" / "chi.yaml"))
+        build.plan(chi_with_tables_in(tmp_path))
     assert len(caught.value.mistakes) == 2 and all("does not exist" in line for line in caught.value.mistakes)
+
+
+def test_the_shipped_study_of_chi_reads_the_tables_that_it_is_about(data, tmp_path):
+    pytest.importorskip("rdkit")
+    if not (data / "chi").is_dir():
+        pytest.skip(f"{data / 'chi'} is absent")
+    ready = build.plan(chi_with_tables_in(data / "chi"))
+    sizes, *notes = ready.trainer.prepare(TrialContext(params={}, folder=tmp_path))["calibration"]["data"]
+    assert sizes.startswith("1206 computed and 1190 measured rows of ") and "12 groups; 632 rows with label 1" in sizes
+    assert any("polymer_class: 134 rows have no group; they are one group" in note for note in notes)
+    assert any(note.startswith("1206 of 1206 computed rows are about measured entities;") for note in notes)
+    assert (ready.trainer.n_folds, ready.trainer.fold_seed, ready.trainer.folds) == (5, 0, "blocks")
+    assert ready.space.resolve({})["freeze_encoder_stage2"] is False

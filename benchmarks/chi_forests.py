@@ -93,12 +93,32 @@ def _tuned(family: str, y: np.ndarray, fold_of: np.ndarray, tables: Sequence[np.
     pruner = optuna.pruners.MedianPruner(n_startup_trials=10, n_warmup_steps=1)
     study = optuna.create_study(sampler=sampler, pruner=pruner)
     study.optimize(judge, n_trials)
-    model = _SPACES[family](optuna.trial.FixedTrial(study.best_params))
-    fresh = (
-        statistics.fmean(_error(_grown(model(seed)), table, y, fold_of == fold) for seed in FRESH)
-        for fold, table in enumerate(tables)
-    )
+    fresh = _judged(family, study.best_params, y, fold_of, tables, FRESH)
     return Tuned(study.best_params, tuple(study.best_trial.user_attrs["folds"]), tuple(fresh))
+
+
+def errors_of(
+    data: TransferData, fold_of: np.ndarray, family: str, way: Computed, params: Mapping[str, Any], seeds: Sequence[int]
+) -> list[float]:
+    """Mean absolute error in each fold of trees with these settings, the mean of some seeds."""
+    varied = data.x.std(axis=0) > 0
+    tables = [_features(data, fold_of, fold, way, varied) for fold in range(int(fold_of.max()) + 1)]
+    return _judged(family, params, data.y, fold_of, tables, seeds)
+
+
+def _judged(
+    family: str,
+    params: Mapping[str, Any],
+    y: np.ndarray,
+    fold_of: np.ndarray,
+    tables: Sequence[np.ndarray],
+    seeds: Sequence[int],
+) -> list[float]:
+    model = _SPACES[family](optuna.trial.FixedTrial(dict(params)))
+    return [
+        statistics.fmean(_error(_grown(model(seed)), table, y, fold_of == fold) for seed in seeds)
+        for fold, table in enumerate(tables)
+    ]
 
 
 def _grown(model: Any) -> Any:

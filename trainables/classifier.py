@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from trainables.classification.course import Course
 
 RULES, SAID_TWICE = settings.RULES, settings.SAID_TWICE
+WORST = "worst_group_acc"
 METRICS = (
-    "val_acc", "val_loss", "f1_macro", "worst_group_acc", "train_acc", "train_loss", "learning_rate", "seconds",
+    "val_acc", "val_loss", "f1_macro", WORST, "train_acc", "train_loss", "learning_rate", "seconds",
 )  # fmt: skip
 """What the last report of a trial holds; `worst_group_acc` where there are modalities or a group column, which also
 have ``acc_<group>`` each."""

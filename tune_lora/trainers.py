@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trainables import classifier, curve, demo_character, demo_logbook, diffusion_lora, llm_lora, two_stage
+from trainables.classification import data as examples
 from trainables.classification import demo as demo_shapes
 from trainables.classification.split import Folds
 from trainables.classifier import Classifier
@@ -171,11 +172,19 @@ def final_classifier(spec: StudySpec, trainer: Trainer) -> Classifier:  # noqa: 
 
 
 def classifier_metrics(spec: StudySpec) -> tuple[str, ...] | None:
-    """What a classifier measures; None where that depends on the values of a column."""
-    if spec.data is not None and spec.data.group is not None:
+    """What a classifier measures of its kind of data; None where that depends on the values of a column, or on data
+    that cannot be read."""
+    if spec.data is None or spec.data.group is not None:
         return None
-    folds = (*classifier.FOLD_METRICS, *(f"{name}_spread" for name in classifier.METRICS))
-    return (*classifier.METRICS, *classifier.MODALITY_METRICS, *(folds if spec.cross_validation.enabled else ()))
+    try:
+        kind = examples.kind_of(spec.data.source(examples_path(spec.data)))
+    except InputError:  # the checks tell
+        return None
+    measured: tuple[str, ...] = (*classifier.METRICS, *classifier.MODALITY_METRICS)
+    if kind != "image_text":
+        measured = tuple(name for name in classifier.METRICS if name != classifier.WORST)
+    folds = (*classifier.FOLD_METRICS, *(f"{name}_spread" for name in measured))
+    return (*measured, *(folds if spec.cross_validation.enabled else ()))
 
 
 def custom_trainer(spec: StudySpec) -> Custom:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from search_spaces.space import Space
+from tests.trainables.classification.makers import write_images, write_table
 from tests.trainables.lora.text import small_model
 from tests.tune_lora.studies import RATES
 from trainables import demo_character
@@ -232,6 +233,35 @@ def test_the_number_of_classes_is_the_same_for_all_trials(cache, name):
     assert line.startswith(f"space: parameters.{name}: is another task for each value")
     assert line.endswith("must be fixed")
     assert build.plan(spec.from_mapping({"name": "s", "space": space, "fixed": {name: 3}} | given, "test"))
+
+
+ALWAYS = {"val_acc", "val_loss", "f1_macro"}
+OF_GROUPS = {"worst_group_acc", "acc_image", "acc_text"}
+MEASURED = {
+    "table": (None, None, ALWAYS),
+    "table with groups": (None, "site", ALWAYS | OF_GROUPS),  # a group may be called image
+    "images": (None, None, ALWAYS),
+    "images with texts": ("text", None, ALWAYS | OF_GROUPS),
+    "images with groups": (None, "shop", ALWAYS | OF_GROUPS),
+}
+
+
+@pytest.mark.parametrize("kind", MEASURED)
+@pytest.mark.parametrize("metric", sorted(ALWAYS | OF_GROUPS))
+def test_an_objective_is_one_that_this_kind_of_data_measures(tmp_path, kind, metric):
+    text, group, measured = MEASURED[kind]
+    path = write_table(tmp_path / "a.csv") if "table" in kind else write_images(tmp_path / "images")
+    data = {"path": str(path), "text": text, "group": group}
+    given = {"trainer": "classifier", "data": data, "space": "classifier_conservative", "name": "s"}
+    study = spec.from_mapping(given | {"objective": {"metric": metric, "direction": "maximize"}}, "test")
+    if metric in measured:
+        assert build.plan(study)
+    else:
+        with pytest.raises(InputErrors) as caught:
+            build.plan(study)
+        (line,) = caught.value.mistakes
+        assert line.startswith(f"objective.metric: got {metric!r}; ") and "val_acc" in line
+        assert metric not in line.partition("available")[2]
 
 
 def test_a_parameter_that_only_sounds_right_is_a_mistake(character):

@@ -86,6 +86,26 @@ def changes(record: StudyRecord) -> list[Change]:
     return [_change(record, name, was.get(name), now.get(name)) for name in dict.fromkeys([*was, *now])]
 
 
+@dataclass(frozen=True)
+class Measure:
+    """One metric of the baseline's last report and of the best trial's; `percent` is the change between them."""
+
+    name: str
+    baseline: float
+    best: float
+    percent: float | None
+
+
+def measures(record: StudyRecord) -> list[Measure]:
+    """What was measured of the baseline and of the best trial, those of single folds left out."""
+    base, winner = baseline_trial(record), record.best
+    if base is None or winner is None or base.number == winner.number:
+        return []
+    shared = [name for name in base.metrics if name in winner.metrics and not name.startswith("fold_")]
+    pairs = [(name, base.metrics[name], winner.metrics[name]) for name in shared]
+    return [Measure(name, was, now, _percent(was, now)) for name, was, now in pairs]
+
+
 def _change(record: StudyRecord, name: str, was: Any, now: Any) -> Change:
     others = [trial for trial in completed(record) if record.tried(trial).get(name) != was]
     better = sum((improvement(record, trial) or 0.0) > 0 for trial in others)

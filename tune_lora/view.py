@@ -171,6 +171,8 @@ def _best(record: StudyRecord) -> Iterable[RenderableType]:
     if against := wording.over_baseline(record, best):
         line.append(f", {against}")
     parts: list[RenderableType] = [Text(text) for text in wording.trade(record)] or [line]
+    if told := wording.stages(record):
+        parts.append(Text(told))
     parts += [Text(caveat, style="yellow") for caveat in wording.caveats(record)]
     parts.append(Padding(_pairs(wording.settings(best.config)), (0, 0, 0, 2)))
     compared = wording.against_baseline(record)

@@ -217,6 +217,26 @@ def against_baseline_trial(record: StudyRecord) -> list[tuple[str, str, str, str
     ]
 
 
+def measures_against_baseline(record: StudyRecord) -> list[tuple[str, str, str, str]]:
+    """(metric, baseline, best, change) for each metric that both have."""
+    return [
+        (one.name, number(one.baseline), number(one.best), percent(one.percent)) for one in baseline.measures(record)
+    ]
+
+
+def stages(record: StudyRecord) -> str:
+    """Of a two-stage study: how much stage-1 error the winner gives up, or gains, for what stage 2 makes of it."""
+    found = {one.name: one for one in baseline.measures(record)}
+    if record.spec.get("trainer") != "two_stage" or not {"stage1_mae", "exp_mae"} <= found.keys():
+        return ""
+
+    def change(name: str) -> str:
+        one = found[name]
+        return f"{number(one.baseline)} → {number(one.best)} ({percent(one.percent)})"
+
+    return f"against the default, stage-1 error {change('stage1_mae')}, error of the measured value {change('exp_mae')}"
+
+
 def _value(value: Any) -> str:
     return number(value) if isinstance(value, float) else "–" if value is None else str(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,32 @@ def test_a_mistake_in_a_text_study_is_one_clear_line(tmp_path: Path, changes: di
     with pytest.raises(InputError) as caught:
         plan(spec.from_mapping(given, "test"))
     assert any(message in line for line in str(caught.value).splitlines())
+
+
+def two_stages() -> StudyRecord:
+    def measured(number: int, score: float, stage1: float, stage2: float, provenance: str = "sampler") -> TrialRecord:
+        metrics = {"stage1_mae": stage1, "exp_mae": stage2, "fold_1_exp_mae": stage2}
+        return dataclasses.replace(trial(number, score, provenance), metrics=metrics)
+
+    trials = measured(0, 1.0, 0.08, 0.30, baseline.PROVENANCE), measured(1, 0.9, 0.10, 0.24)
+    return StudyRecord("s", "minimize", trials, spec={"trainer": "two_stage"})
+
+
+def test_the_trade_between_the_stages_is_told_in_terminal_and_report(tmp_path: Path) -> None:
+    record = two_stages()
+    told = (
+        "against the default, stage-1 error 0.08 → 0.1 (+25.0%), "
+        "error of the measured value 0.3 → 0.24 (-20.0%)"
+    )  # fmt: skip
+    assert wording.stages(record) == told
+    assert [one.name for one in baseline.measures(record)] == ["stage1_mae", "exp_mae"]
+    assert "stage-1 error 0.08 → 0.1 (+25.0%)" in shown(view.summary(record, tmp_path))
+    page = report.render(record, tmp_path)
+    assert "tage-1 error 0.08 → 0.1 (+25.0%)" in page
+    assert "What both measured" in page
+
+
+def test_a_study_of_one_stage_has_no_such_trade() -> None:
+    record = dataclasses.replace(two_stages(), spec={"trainer": "classifier"})
+    assert wording.stages(record) == ""
+    assert wording.stages(dataclasses.replace(two_stages(), trials=two_stages().trials[:1])) == ""

@@ -61,6 +61,8 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "front": [_row(record, trial, best, shared) for trial in record.ranked() if trial in pareto(record)],
         "names": [one.name for one in record.objectives] or [record.score_name],
         "changes": wording.against_baseline_trial(record),
+        "measures": wording.measures_against_baseline(record),
+        "stages": wording.stages(record),
         "ends": _ends(record, best, shared),
         "goals": [f"{one.name}, {one.direction}d" for one in record.objectives],
         "trade": wording.trade(record),

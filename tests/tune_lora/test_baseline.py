@@ -174,7 +174,7 @@ def test_a_text_study_minimises_the_validation_loss_unless_it_says_otherwise(tmp
         ({"text": {"path": "nowhere.jsonl"}}, "does not exist; must be a file"),
         ({"base": "nowhere"}, "base 'nowhere' does not exist; must be a folder in Hugging Face's layout"),
         ({"objective": {"metric": "val_los"}}, "objective.metric: got 'val_los'; did you mean 'val_loss'?"),
-        ({"fixed": {"lora_rnk": 8}}, "fixed: unknown setting 'lora_rnk'; did you mean 'lora_rank'?"),
+        ({"fixed": {"lora_rnk": 8}}, "fixed.lora_rnk: unknown setting; did you mean 'lora_rank'?"),
         ({"fixed": {"effective_batch_size": 6}}, "effective_batch_size: got 6 with batch_size 4; must be a multiple"),
     ],
 )

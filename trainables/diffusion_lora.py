@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables import rules
+from trainables.fingerprints import fingerprint
 from trainables.lora import dataset as datasets
 from trainables.lora.paths import prediction_of, resolve_base, zero_terminal_mistake
 from trainables.lora.settings import IMAGE_RULES
@@ -87,6 +88,14 @@ class DiffusionLora:
         """
         return datasets.load(
             Path(self.dataset), self.dataset_settings, held_out_share=self.held_out_share, seed=SPLIT_SEED
+        )
+
+    def fingerprint(self) -> str:
+        """Of the images, their captions and how they are shown; what a file is called does not count."""
+        found = self.load_dataset()
+        return fingerprint(
+            sorted(repr((one.digest, one.caption, one.target, one.repeats, one.views)) for one in images)
+            for images in (found.train, found.held_out)
         )
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:

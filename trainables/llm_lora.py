@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables.fingerprints import fingerprint
 from trainables.lora.choices import TARGETS
 from trainables.lora.settings import ENGINE_RULES, KIND_RULES
 from trainables.lora.text.settings import QUANTIZATIONS, TextSettings
@@ -169,6 +170,11 @@ class LlmLora:
             "calibration": {"data": session.notes(), "prompts": list(session.data.prompts)},
             "images": {},
         }
+
+    def fingerprint(self) -> str:
+        """Of the files of examples."""
+        validation = self.settings.validation
+        return fingerprint([], [Path(path) for path in (self.data, validation) if path is not None])
 
     def check_data(self) -> None:
         """Reads the examples, as a trial will.

@@ -131,6 +131,17 @@ class Trainer(Protocol):
 
 
 @runtime_checkable
+class Fingerprinted(Protocol):
+    """A trainer that knows its data again. A study whose data have another fingerprint than when it began does not go
+    on."""
+
+    def fingerprint(self) -> str:
+        """A digest of the content that trials learn from and are judged by, wherever it lies
+        (`trainables.fingerprints`). Takes about as long as reading the data once, and loads no model."""
+        ...
+
+
+@runtime_checkable
 class Preparing(Protocol):
     """A trainer with something to do once per study, before the first trial."""
 

@@ -32,6 +32,10 @@ class TransferSource(Protocol):
         """Reads or draws them."""
         ...
 
+    def fingerprint(self) -> str:
+        """A digest of their content."""
+        ...
+
 
 @dataclass(frozen=True)
 class TwoStage:
@@ -99,6 +103,10 @@ class TwoStage:
         data.fold_of(self.n_folds, self.fold_seed)
         self.stage1_rows(data)
         return data
+
+    def fingerprint(self) -> str:
+        """Of the two tables."""
+        return self.source.fingerprint()
 
     def prepare(self, context: TrialContext) -> dict[str, Any]:  # noqa: ARG002  # as others
         """What is said once per study: how many rows there are, what was left out, and what stage 1 does not see.

@@ -13,6 +13,7 @@ import numpy as np
 
 from trainables.classification.listing import Row, Rows, columns_of, listing_of, rows_of
 from trainables.classification.source import FILE_NAME, DataSource
+from trainables.fingerprints import fingerprint
 from trainables.tables.source import TableSource
 from trainables.tables.table import Table
 from tune_lora.errors import InputError
@@ -130,6 +131,14 @@ def read(source: DataSource) -> Examples:
         groups=tuple(row.group or "" for row in together) if source.group is not None else None,
         notes=tuple(notes),
     )
+
+
+def fingerprint_of(examples: Examples) -> str:
+    """A digest of all that is learnt from, whatever the files are called and wherever they lie."""
+    lists = [examples.classes, examples.texts or (), examples.names, examples.groups or ()]
+    arrays = [examples.labels, examples.for_validation]
+    arrays += [] if examples.features is None else [examples.features]
+    return fingerprint([examples.kind, *lists, *arrays], examples.images or ())
 
 
 def class_count(source: DataSource) -> int:

@@ -10,6 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
+from trainables.fingerprints import fingerprint
 from trainables.folds import folds, strata_of
 from trainables.tables import Table, TableSource
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -87,6 +88,11 @@ class TransferTables:
 
     stage1: TableSource
     stage2: TableSource
+
+    def fingerprint(self) -> str:
+        """Of the files."""
+        labels = [table.labels.path for table in (self.stage1, self.stage2) if table.labels is not None]
+        return fingerprint([], [self.stage1.path, self.stage2.path, *labels])
 
     def load(self) -> TransferData:
         """Reads both.

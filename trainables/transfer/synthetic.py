@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainables.fingerprints import fingerprint
 from trainables.transfer.data import TransferData
 
 STATE, INFORMATIVE, NUISANCE = 4, 16, 16
@@ -35,6 +36,10 @@ class SyntheticTransfer:
     noise2: float = 0.3
     n_groups: int = 20
     seed: int = 0
+
+    def fingerprint(self) -> str:
+        """Of what it is drawn from; the numbers may differ in their last digit from machine to machine."""
+        return fingerprint([repr(self)])
 
     def load(self) -> TransferData:
         """Draws both tables. Every measured row is about an entity; half of them have a computed row, too."""

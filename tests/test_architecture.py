@@ -42,7 +42,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"trainers"}),
     frozenset({"build", "exports", "knowledge", "memory", "refusals", "trial_log", "wording"}),
-    frozenset({"agenda", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
+    frozenset({"agenda", "same_study", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"})
     | {"advise", "advice_evidence", "advice_view", "overrides", "places"},
     frozenset({"report"}),

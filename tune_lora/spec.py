@@ -278,6 +278,7 @@ DEFINING = (
     "prediction_type",
     "dataset",
     "text",
+    "data",
     "transfer",
     "trainer",
     "trainable",

@@ -46,6 +46,7 @@ WARNINGS = "warnings"
 
 # Names of the user attributes on the Optuna study.
 SPEC = "spec"  # the resolved study file as a mapping
+DATA = "data_fingerprint"  # of what its trials learn from (`trainables.fingerprints`)
 REJECTIONS = "rejected_draws"  # {constraint name: count}
 STOP_REASON = "stop_reason"
 BASELINE = "baseline"  # metrics of the untrained base

@@ -17,10 +17,10 @@ from cluster.capacity import concurrent, gpus_per_trial, slots
 from cluster.connect import session
 from cluster.spec import Capacity, TrialResources
 from trainables.protocol import Preparing
-from tune_lora import baseline, exports, figures, locks, report, store, tracking
+from tune_lora import baseline, exports, figures, locks, report, same_study, store, tracking
 from tune_lora.build import Plan, plan
 from tune_lora.errors import InputError, StudyError
-from tune_lora.spec import StudySpec, differences
+from tune_lora.spec import StudySpec
 from tune_lora.store import StudyRecord
 
 for _name, _value in {
@@ -84,7 +84,7 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
     _check_storage_is_reachable(spec)
     with locks.held(spec.folder / "lock", f"study {spec.name!r}"):
         study = _open(spec)
-        _settle_definition(study, spec)
+        same_study.settle(study, ready)
         total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
         exports.write_study_file(spec.as_mapping(), spec.folder)
         with session(spec.resources.address) as capacity:
@@ -129,18 +129,6 @@ def _open(spec: StudySpec) -> optuna.Study:
     if several:
         study.set_user_attr(store.PRUNED_ON, score.name)
     return study
-
-
-def _settle_definition(study: optuna.Study, spec: StudySpec) -> None:
-    """A study continues only as what it was."""
-    before = study.user_attrs.get(store.SPEC)
-    now = spec.as_mapping()
-    if before is not None and (changed := differences(before, now)):
-        raise InputError(
-            f"study {spec.name!r} in {spec.folder} was made with other settings ({'; '.join(changed)}); "
-            "give the new study another name, or take the settings back"
-        )
-    study.set_user_attr(store.SPEC, now)
 
 
 def _place(spec: StudySpec, capacity: Capacity) -> Slots:

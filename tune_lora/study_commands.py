@@ -63,14 +63,17 @@ def run(
     _search(asked, n_trials)
 
 
-def resume(results: Results, n_trials: NTrials = None, timeout_hours: TimeoutHours = None) -> None:
+def resume(
+    results: Results, n_trials: NTrials = None, timeout_hours: TimeoutHours = None, settings: Set = None
+) -> None:
     """Go on with a study, given what it left behind.
 
     Example: tune-lora resume results/demo --n-trials +20
     """
     from tune_lora import overrides, sources
 
-    _search(overrides.for_run(sources.study_to_resume(results), timeout_hours=timeout_hours), n_trials)
+    found = sources.study_to_resume(results)
+    _search(overrides.for_run(found, settings or (), timeout_hours=timeout_hours), n_trials)
 
 
 def validate(study: StudyFile, settings: Set = None) -> None:

@@ -91,7 +91,7 @@ def test_mistakes_in_a_study_are_one_line_each(tmp_path) -> None:
     assert "objective.metric: got 'val_ac'; did you mean 'val_acc'?" in said(
         data={"path": table}, objective={"metric": "val_ac"}
     )
-    assert "fixed: unknown setting 'lrr'" in said(data={"path": table}, fixed={"lrr": 1})
+    assert "fixed.lrr: unknown setting" in said(data={"path": table}, fixed={"lrr": 1})
     assert "'labl'" in said(data={"path": table, "label": "labl"})
     assert "model.architecture: got 'resnet18', but the data is of kind tabular" in said(
         data={"path": table}, fixed={"model.architecture": "resnet18"}

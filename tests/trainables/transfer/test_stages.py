@@ -157,7 +157,7 @@ def test_with_overlap_excluded_stage_1_of_a_fold_never_sees_its_test_entities(da
 
 
 def test_without_keys_or_without_overlap_stage_1_is_trained_once(data):
-    assert len(TwoStage().stage1_rows(dataclasses.replace(data, keys=()))[0]) == 1
+    assert len(TwoStage().stage1_rows(dataclasses.replace(data, keys=(), stage1_keys=()))[0]) == 1
     apart = dataclasses.replace(data, keys=tuple(f"other {row}" for row in range(len(data.y))))
     assert len(TwoStage().stage1_rows(apart)[0]) == 1
     assert len(TwoStage(final=True).stage1_rows(data)[0]) == 1

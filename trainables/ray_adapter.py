@@ -1,29 +1,38 @@
 """A Trainer as a Tune trainable: one `step` is one Report. Base models stay loaded while Ray reuses the worker.
 
-Checkpoints are the trial folder's own (`trainables.checkpoints`), so that a trial continues wherever and by whomever
-it is started again: by Ray after a lost worker, or by another driver after a lost driver.
+Checkpoints and reports are the trial folder's own (`trainables.checkpoints`, `trainables.incarnations`), so that a
+trial continues wherever and by whomever it is started again: by Ray after a lost worker, or by another driver after a
+lost driver. What is no fault of the trial's raises, and Tune starts it again elsewhere: `Lost`, `Leaving`,
+`Superseded`.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
-from trainables import checkpoints
+from trainables import checkpoints, incarnations, outages
+from trainables.incarnations import Incarnation, Superseded
+from trainables.notice import Notice
 from trainables.protocol import Cause, Report, Trainer, TrialContext, TrialFailure
 from trainables.redaction import redacted
 
-_RESULT = "result.json"
+PATIENCE_SECONDS = 10.0
+"""How long a checkpoint is tried to be written while the disk is full or the share does not answer."""
+_RETRY_SECONDS = 0.5
 _SHARED: dict[str, Any] = {}
 """What outlives trials in this worker process."""
+_NOTICE = Notice()
+
+
+class Lost(Exception):
+    """The machine failed the trial: its disk, its share, another process of it."""
 
 
 def trainable_for(trainer: Trainer, metric: str, threads: int) -> type[tune.Trainable]:
@@ -31,7 +40,8 @@ def trainable_for(trainer: Trainer, metric: str, threads: int) -> type[tune.Trai
 
     Configurations are ``{"params": {...}, "trial": {"number", "folder", "seed", "decide_at"}}``. Results hold
     ``budget``, ``metrics``, ``images``, ``seconds``, ``final``; ``score`` where `metric` was measured; ``cause`` and
-    ``message`` where the trial failed.
+    ``message`` where the trial failed. The first result after a restart is the checkpoint's, told again; ``missed``
+    are those that led to it, oldest first, and ``happened`` lines about what the restart found.
     """
 
     class TrainerTrainable(_Adapter):
@@ -49,10 +59,13 @@ class _Adapter(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         # Ray hides a GPU that a trial was not given, but counts CPU threads for nobody.
         os.environ["OMP_NUM_THREADS"] = str(self._threads)
+        if self.is_actor():
+            _NOTICE.listen()
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()
+        _NOTICE.leave_if_asked()
         self._begin(new_config)
         return True
 
@@ -60,13 +73,18 @@ class _Adapter(tune.Trainable):
         self._end()
 
     def _begin(self, config: dict[str, Any]) -> None:
-        trial = config["trial"]
-        self._folder = Path(trial["folder"])
+        self._folder = Path(config["trial"]["folder"])
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._budget, self._seconds = 0, 0.0
+        self._budget = 0
         self._reports: Generator[Report, None, None] | None = None
-        # A result may have been lost on its way when worker or driver died after its checkpoint: it is told again.
-        self._told_again = _last_result(self._folder)
+        # Whoever had the trial may still write what it is writing. From here on it begins nothing more.
+        self._incarnation = Incarnation.begin(self._folder)
+        self._restore, damaged = checkpoints.restorable(self._folder)
+        self._incarnation.goes_on_from(self._restore)
+        self._seconds = incarnations.seconds(self._folder)
+        begins = f"{self._trainer.budget_unit} {self._restore.budget}" if self._restore else "the beginning"
+        self._happened = [f"trial {config['trial']['number']}: {line}; it goes on from {begins}" for line in damaged]
+        self._known = incarnations.reported(self._folder, self._restore) if self._restore else []
 
     def _end(self) -> None:
         reports, self._reports = self._reports, None
@@ -80,33 +98,76 @@ class _Adapter(tune.Trainable):
             folder=self._folder,
             seed=int(trial.get("seed", 0)),
             decide_at=frozenset(trial.get("decide_at", ())),
-            restore=checkpoints.newest(self._folder),
+            restore=self._restore.path if self._restore else None,
             threads=self._threads,
             shared=_SHARED,
         )
         return self._trainer.run(context)
 
     def step(self) -> dict[str, Any]:
-        if (again := self._told_again) is not None:
-            self._told_again, self._budget, self._seconds = None, again["budget"], again["seconds"]
-            return again
+        _NOTICE.leave_if_asked()
+        happened, self._happened = self._happened, []
+        if self._known:
+            result = self._told_again()
+        else:
+            with _NOTICE.finishing():
+                result = self._next()
+        return result | {"happened": happened} if happened else result
+
+    def _told_again(self) -> dict[str, Any]:
+        """The result at the checkpoint, with those before it: each may have been lost on its way to a study when worker
+        or driver died."""
+        *missed, last = self._known
+        self._known, self._budget = [], last["budget"]
+        return last | {"seconds": self._seconds, "missed": missed}
+
+    def _next(self) -> dict[str, Any]:
         started = time.monotonic()
         try:
             if self._reports is None:
                 self._reports = self._start()
             report = next(self._reports)
             result = self._reported(report, started)
-            if report.save is not None:
-                checkpoints.write(self._folder, report.budget, functools.partial(_save_both, report.save, result))
+            self._keep(report, result)
+        except (Superseded, Lost):
+            raise
         except TrialFailure as failure:
+            if failure.cause is Cause.INFRASTRUCTURE:
+                raise Lost(redacted(failure.message)) from failure
             return self._failed(
                 failure.cause, failure.message + checkpoints.note(self._folder), failure.metrics, started
             )
         except Exception as error:  # noqa: BLE001  # any bug in a trainer: its traceback is kept and the trial's cause is `crash`
+            self._raise_where_the_machine_failed(error)
             (self._folder / "traceback.txt").write_text(redacted(traceback.format_exc()))
             return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", {}, started)
         self._budget = report.budget
         return result
+
+    def _keep(self, report: Report, result: Mapping[str, Any]) -> None:
+        """Writes report and checkpoint; waits a while for a disk that is full, or a share that does not answer."""
+        give_up = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                return self._write(report, result)
+            except Exception as error:
+                if outages.of_storage(error) is None or time.monotonic() > give_up or _NOTICE.asked:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+
+    def _write(self, report: Report, result: Mapping[str, Any]) -> None:
+        number = self._incarnation.number
+        self._incarnation.report(result)
+        if report.save is not None:
+            checkpoints.write(
+                self._folder, report.budget, report.save, incarnation=number, check=self._incarnation.check
+            )
+
+    def _raise_where_the_machine_failed(self, error: Exception) -> None:
+        said = outages.of_storage(error) or outages.of_folder(self._folder)
+        if said is not None:
+            self._end()
+            raise Lost(redacted(said)) from error
 
     def _reported(self, report: Report, started: float) -> dict[str, Any]:
         result = self._result(report.metrics, started) | {"budget": report.budget, "final": report.final}
@@ -137,18 +198,6 @@ class _Adapter(tune.Trainable):
         (Path(checkpoint_dir) / "folder.txt").write_text(str(self._folder))
 
     def load_checkpoint(self, checkpoint: Any) -> None:  # noqa: ARG002  # Ray's signature
-        self._end()  # the next step continues from the folder's newest checkpoint
-
-
-def _save_both(save: Callable[[Path], None], result: Mapping[str, Any], folder: Path) -> None:
-    save(folder)
-    (folder / _RESULT).write_text(json.dumps(result))
-
-
-def _last_result(trial_folder: Path) -> dict[str, Any] | None:
-    """The result that belongs to the trial's newest checkpoint, or None."""
-    newest = checkpoints.newest(trial_folder)
-    if newest is None or not (newest / _RESULT).is_file():
-        return None
-    result: dict[str, Any] = json.loads((newest / _RESULT).read_text())
-    return result
+        if self._reports is not None:  # else setting up has gone on from the folder's newest checkpoint already
+            self._end()
+            self._begin(self.config)

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search_spaces.space import Space
 from trainables.protocol import Cause
-from tune_lora import store
+from tune_lora import incidents, store
 
 REPORT_KEYS = ("metrics", "images")
 
@@ -22,7 +22,7 @@ REPORT_KEYS = ("metrics", "images")
 @dataclass(frozen=True)
 class Result:
     """One result of a Tune trial, flat or nested. `score` is absent between rungs; `cause` says that the trial
-    failed.
+    failed. The first after a restart holds in `missed` those before it, and in `happened` lines about the restart.
     """
 
     budget: int = 0
@@ -33,6 +33,8 @@ class Result:
     cause: Cause | None = None
     message: str = ""
     seconds: float = 0.0
+    missed: tuple[Result, ...] = ()
+    happened: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Result:
@@ -47,6 +49,8 @@ class Result:
             cause=Cause(cause) if cause else None,
             message=str(given.get("message", "")),
             seconds=float(given.get("seconds", 0.0)),
+            missed=tuple(cls.of(one) for one in given.get("missed", ())),
+            happened=tuple(given.get("happened", ())),
             **parts,
         )
 
@@ -102,14 +106,24 @@ class TrialLog:
         known = store.record(trial)
         self._reported, self._scored = set(known.history), set(known.curve)
         self._last_metrics = dict(known.history.get(known.last_budget, {}))
+        self._heard: set[str] = set()
         # A trial that goes on from a checkpoint goes on with its clock as well.
         self._seconds_before, self._seconds = 0.0, known.seconds
 
     def report(self, result: Result) -> None:
-        """Writes one report. One whose budget is written already (the trial was restarted) changes nothing but what is
-        missing.
+        """Writes one report, and those before it that were lost on their way. One whose budget is written already (the
+        trial was restarted) changes nothing but what is missing.
         """
+        for line in result.happened:
+            if line not in self._heard:
+                self._heard.add(line)
+                incidents.note(self._study, line)
+        for missed in result.missed:
+            self._keep(missed)
         self._clock(result.seconds)
+        self._keep(result)
+
+    def _keep(self, result: Result) -> None:
         if result.cause is not None or result.budget <= 0:
             return
         if result.budget not in self._reported:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -58,8 +59,10 @@ class Postgres:
         with (self.folder.parent / "postgres.log").open("ab") as log:
             self.process = subprocess.Popen(
                 _unprivileged(
-                    [_program("postgres"), "-D", str(self.folder), "-p", str(self.port), "-h", "127.0.0.1"]
-                    + ["-k", str(self.folder), "-c", "fsync=off", "-c", "max_connections=40"]
+                    [
+                        *(_program("postgres"), "-D", str(self.folder), "-p", str(self.port), "-h", "127.0.0.1"),
+                        *("-k", str(self.folder), "-c", "fsync=off", "-c", "max_connections=40"),
+                    ]
                 ),
                 stdout=log,
                 stderr=log,
@@ -126,10 +129,12 @@ def _program(name: str) -> str:
 
 
 def _unprivileged(command: Sequence[str]) -> list[str]:
-    """The command as a user that PostgreSQL runs as; it ends with its parent, however that ends."""
-    end = ["setpriv", "--pdeathsig", "QUIT"]
+    """The command as a user that PostgreSQL runs as; it ends with the process that starts it, however that ends."""
+    # The signal comes when the thread ends that started it, so of the main thread only.
+    is_main = threading.current_thread() is threading.main_thread()
+    end = ["setpriv", *(["--pdeathsig", "QUIT"] if is_main else [])]
     if os.geteuid() != 0:
-        return [*end, *command]
+        return [*end, *command] if is_main else list(command)
     group = str(pwd.getpwnam(_user()).pw_gid)
     return [*end, "--reuid", _user(), "--regid", group, "--clear-groups", "--", *command]
 

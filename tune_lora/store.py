@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from tune_lora.records import Objective
 from tune_lora.records import State as State
 from tune_lora.records import StudyRecord as StudyRecord
 from tune_lora.records import TrialRecord as TrialRecord
-from tune_lora.storage_url import opened, written
+from tune_lora.storage import PATIENCE_SECONDS, connected
+from tune_lora.storage_files import database_file
+from tune_lora.storage_url import named_in, opened, written
 
 # Names of the user attributes on each Optuna trial. One place, so that writer and readers agree.
 CONFIG = "config"  # every resolved value: sampled, derived, fixed
@@ -79,22 +81,30 @@ def sqlite_url(folder: Path) -> str:
 
 
 def open_study(
-    storage: str, name: str, direction: Direction, *, objectives: Sequence[Objective] = (), create: bool = True
+    storage: str,
+    name: str,
+    direction: Direction,
+    *,
+    objectives: Sequence[Objective] = (),
+    create: bool = True,
+    patience: float = PATIENCE_SECONDS,
 ) -> optuna.Study:
-    """Opens (or creates) the Optuna study, with several `objectives` where they are given.
+    """Opens (or creates) the Optuna study to write in it, with several `objectives` where they are given. Its storage
+    is waited for up to `patience` seconds whenever it does not answer (`tune_lora.storage`).
 
     Raises:
         InputError: the storage cannot be opened, or the study does not exist and `create` is False.
     """
     shown, storage = written(storage), opened(storage)
     with _broken_storage_is_a_mistake(storage):
+        backend = connected(storage, patience=patience, drives=True)
         if not create:
-            names = optuna.get_all_study_names(storage)
+            names = optuna.get_all_study_names(backend)
             if name not in names:
                 available = ", ".join(names) or "none"
                 raise InputError(f"study {name!r} not found in {shown}; available: {available}")
         directions = [objective.direction for objective in objectives] or [direction]
-        study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+        study = optuna.create_study(storage=backend, study_name=name, directions=directions, load_if_exists=True)
         if objectives and study.metric_names is None:
             with warnings.catch_warnings():  # that its interface may change is for this file to mind
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -106,7 +116,7 @@ def study_names(storage: str) -> list[str]:
     """Names of the studies in a storage. Raises InputError where it cannot be opened."""
     storage = opened(storage)
     with _broken_storage_is_a_mistake(storage):
-        return list(optuna.get_all_study_names(storage))
+        return list(optuna.get_all_study_names(connected(storage)))
 
 
 @contextmanager
@@ -126,23 +136,42 @@ def load(folder: Path) -> StudyRecord:
 
 
 def load_study(folder: Path) -> optuna.Study:
-    """The Optuna study that a results folder (or a study.db in it) holds.
+    """The Optuna study that a results folder (or a study.db in it) holds, or that its study.yaml says is elsewhere.
 
     Raises:
-        InputError: there is no study.db, it is no Optuna storage, or it holds no study or several.
+        InputError: there is no study.db, it is no Optuna storage, or it holds no study or several; or the storage that
+            study.yaml names cannot be opened, or does not hold the study.
     """
     if folder.is_file():
         folder = folder.parent
     if not (folder / "study.db").is_file():
-        raise InputError(f"{folder}: no study.db here; give a results folder that `tune-lora run` made")
+        return _load_elsewhere(folder)
     _require_optuna_storage(folder / "study.db")
     storage = sqlite_url(folder)
     with _broken_storage_is_a_mistake(storage):
-        names = optuna.get_all_study_names(storage)
+        backend = connected(storage)
+        names = optuna.get_all_study_names(backend)
         if len(names) != 1:
             held = f"{len(names)} studies ({', '.join(names) or 'none'})"
             raise InputError(f"{folder / 'study.db'}: holds {held}, must hold exactly one")
-        return optuna.load_study(study_name=names[0], storage=storage)
+        return optuna.load_study(study_name=names[0], storage=backend)
+
+
+def _load_elsewhere(folder: Path) -> optuna.Study:
+    """The study whose storage the folder's study.yaml names."""
+    if (named := named_in(folder)) is None:
+        raise InputError(f"{folder}: no study.db here; give a results folder that `tune-lora run` made")
+    url, name = named
+    if (file := database_file(url)) is not None and not file.is_file():
+        raise InputError(f"{folder / 'study.yaml'}: its storage {written(url)} does not exist; must hold {name!r}")
+    storage = opened(url)
+    with _broken_storage_is_a_mistake(storage):
+        backend = connected(storage)
+        held = optuna.get_all_study_names(backend)
+        if name not in held:
+            available = ", ".join(held) or "none"
+            raise InputError(f"study {name!r} not found in {written(url)}; available: {available}")
+        return optuna.load_study(study_name=name, storage=backend)
 
 
 def _require_optuna_storage(path: Path) -> None:
@@ -158,12 +187,17 @@ def _require_optuna_storage(path: Path) -> None:
 
 def read(study: optuna.Study) -> StudyRecord:
     """Typed records out of an open Optuna study."""
+    return record_of(study, map(record, study.get_trials(deepcopy=False)))
+
+
+def record_of(study: optuna.Study, trials: Iterable[TrialRecord]) -> StudyRecord:
+    """The record of a study whose trials are known."""
     attributes = study.user_attrs
     objectives = _objectives(study)
     return StudyRecord(
         name=study.study_name,
         direction=_direction_of_curves(objectives, attributes.get(PRUNED_ON)),
-        trials=tuple(record(trial) for trial in study.get_trials(deepcopy=False)),
+        trials=tuple(trials),
         spec=attributes.get(SPEC, {}),
         rejections=attributes.get(REJECTIONS, {}),
         stop_reason=attributes.get(STOP_REASON, ""),

@@ -21,7 +21,6 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -57,11 +56,11 @@ class Listener(Protocol):
 class Guard(Protocol):
     """Who may write, where several drivers share a study. Both are asked inside the transaction that writes."""
 
-    def admit(self, connection: Connection, study_id: int, trial: FrozenTrial) -> None:
+    def admit(self, session: Session, study_id: int, trial: FrozenTrial) -> None:
         """Raises where the trial must not be begun; the study's row is locked."""
         ...
 
-    def owns(self, connection: Connection, trial_id: int) -> bool:
+    def owns(self, session: Session, trial_id: int) -> bool:
         """Whether the trial is this driver's to write on."""
         ...
 
@@ -136,20 +135,9 @@ class PatientStorage(RDBStorage):
                     self.listener.back(f"the storage answers again after {time.monotonic() - began:.0f} s")
                 return answer
 
-    def transaction(self, write: Callable[[Connection], T]) -> T:
-        """What `write` returns, in one transaction, begun anew until it is answered: `write` may be called again
-        although it was done.
-        """
-
-        def once() -> T:
-            with self.engine.begin() as connection:
-                return write(connection)
-
-        return self.until_answered(once)
-
-    def require_owner(self, connection: Connection, trial_id: int) -> None:
+    def require_owner(self, session: Session, trial_id: int) -> None:
         """Raises TakenOver where the trial is another driver's by now."""
-        if self.guard is not None and not self.guard.owns(connection, trial_id):
+        if self.guard is not None and not self.guard.owns(session, trial_id):
             raise TakenOver
 
     def _require_hope(self, error: Exception, away: float) -> None:
@@ -186,17 +174,17 @@ class PatientStorage(RDBStorage):
     ) -> models.TrialModel:
         # The study's row is locked here, so what is looked at holds until the trial is written.
         if template_trial is not None:
-            if (made := made_already(session.connection(), study_id, template_trial)) is not None:
-                return models.TrialModel.find_or_raise_by_id(made, session)
+            if (made := made_already(session, study_id, template_trial)) is not None:
+                return made
             if self.guard is not None:
-                self.guard.admit(session.connection(), study_id, template_trial)
+                self.guard.admit(session, study_id, template_trial)
         return super()._get_prepared_new_trial(study_id, template_trial, session)
 
     def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
         """Raises where the trial has ended, or is not this driver's."""
         super().check_trial_is_updatable(trial_id, trial_state)
         if not getattr(self._local, "creating", False):
-            self.require_owner(self.scoped_session().connection(), trial_id)
+            self.require_owner(self.scoped_session(), trial_id)
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Optuna's; one whose first answer was lost is not told a second time."""
@@ -245,17 +233,16 @@ class PatientStorage(RDBStorage):
     _get_best_trial_id = _patient(RDBStorage._get_best_trial_id)
 
 
-def made_already(connection: Connection, study_id: int, trial: FrozenTrial) -> int | None:
-    """The id of the stored trial with this one's Tune id, whose creation was done and not answered; None: there is
-    none.
-    """
+def made_already(session: Session, study_id: int, trial: FrozenTrial) -> models.TrialModel | None:
+    """The stored trial with this one's Tune id, whose creation was done and not answered; None: there is none."""
     tune_id = trial.user_attrs.get(TUNE_ID)
     if tune_id is None:
         return None
     attributes, trials = models.TrialUserAttributeModel, models.TrialModel
-    query = select(trials.trial_id).join(attributes, attributes.trial_id == trials.trial_id)
-    query = query.where(trials.study_id == study_id, attributes.key == TUNE_ID)
-    return connection.execute(query.where(attributes.value_json == json.dumps(tune_id))).scalars().first()
+    query = session.query(trials).join(attributes, attributes.trial_id == trials.trial_id)
+    query = query.filter(trials.study_id == study_id, attributes.key == TUNE_ID)
+    found: models.TrialModel | None = query.filter(attributes.value_json == json.dumps(tune_id)).first()
+    return found
 
 
 # --- opening and closing ---------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "dataset_spec",
                 "folds_spec",
                 "gains",
+                "incidents",
                 "phases_check",
                 "phases_spec",
                 "locks",
@@ -36,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "records",
                 "scheduler_spec",
                 "search_spec",
+                "termination",
             ),
             *(
                 "spec",
@@ -53,15 +55,16 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"trainers"}),
-    frozenset({"build", "exports", "knowledge", "live_study", "memory", "refusals", "trial_log", "wording"}),
+    frozenset({"build", "exports", "knowledge", "live_study", "memory", "refusals", "trial_log", "wording"})
+    | {"recoveries"},
     frozenset({"agenda", "progress", "same_study", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"})
-    | {"advise", "advice_evidence", "advice_view", "overrides", "places"},
+    | {"advise", "advice_evidence", "advice_view", "overrides", "places", "running_view"},
     frozenset({"report"}),
     frozenset({"phases_report"}),
-    frozenset({"study", "tuning", "single", "loras", "texts"}),
+    frozenset({"study", "tuning", "single", "loras", "texts", "along", "job_secrets", "submission"}),
     frozenset({"phases"}),
-    frozenset({"cli", "lora_commands", "result_commands", "study_commands", "train_commands"}),
+    frozenset({"cli", "lora_commands", "result_commands", "study_commands", "train_commands", "submit_commands"}),
 )
 """The spine from the bottom up. A file imports its own layer and those below it."""
 
@@ -79,6 +82,7 @@ RAY_ONLY_IN = {
     "trainables/ray_adapter.py",
     "trainables/ray_host.py",
     "cluster/connect.py",
+    "cluster/dashboard.py",
     "cluster/submit.py",
 }
 TORCH_FAMILY = {

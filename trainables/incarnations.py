@@ -92,6 +92,26 @@ def seconds(trial_folder: Path) -> float:
     return max((float(line.get("seconds", 0.0)) for path in files for line in _lines(path)), default=0.0)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a trial runs, or ran last: the machine, the process, and the budget of its last report there."""
+
+    host: str
+    process: int
+    budget: int
+
+
+def standing(trial_folder: Path) -> Standing | None:
+    """Where the latest incarnation is and how far it has come; None where none has begun."""
+    files = sorted((trial_folder / FOLDER).glob("[0-9]*.jsonl"))
+    lines = _lines(files[-1]) if files else []
+    begun = next((line for line in lines if "host" in line), None)
+    if begun is None:
+        return None
+    budget = max((int(line["budget"]) for line in lines if "budget" in line), default=(begun.get("from") or [0, 0])[1])
+    return Standing(str(begun["host"]), int(begun.get("process", 0)), int(budget))
+
+
 def _file(folder: Path, number: int) -> Path:
     return folder / f"{number:04d}.jsonl"
 

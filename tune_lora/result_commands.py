@@ -17,21 +17,9 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Makes these commands the program's."""
-    app.command()(status)
     app.command()(top)
     app.command(cls=several_values("--params"))(plot)
     app.command()(advise)
-
-
-def status(results: Results) -> None:
-    """Show how a study stands, running or not.
-
-    Example: tune-lora status results/demo
-    """
-    from tune_lora import sources, view
-
-    record = sources.record_of(results)
-    Console().print(view.panel(record, sources.planned_trials(record)))
 
 
 def top(results: Results, n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 10) -> None:

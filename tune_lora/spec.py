@@ -7,7 +7,7 @@ with the nearest right one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -344,6 +344,20 @@ def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | N
         beside = folder / Path(path).expanduser()
         return str(beside.resolve()) if beside.exists() else path
 
+    updates = _paths_mapped(spec, found)
+    if spec.trainable is not None:
+        updates["trainable"] = user_module.located(spec.trainable, folder)
+    return spec.model_copy(update={name: new for name, new in updates.items() if sections is None or name in sections})
+
+
+def with_paths(spec: StudySpec, found: Callable[[str], str]) -> StudySpec:
+    """The study with each path of data, weights, earlier studies and its space as `found` has it; not its own trainer's
+    nor that of its results."""
+    return spec.model_copy(update=_paths_mapped(spec, found))
+
+
+def _paths_mapped(spec: StudySpec, found: Callable[[str], str]) -> dict[str, Any]:
+    """The sections that hold paths, by name, with each path as `found` has it."""
     updates: dict[str, Any] = {}
     if spec.dataset is not None and spec.dataset.path != DEMO_CHARACTER:
         updates["dataset"] = spec.dataset.model_copy(update={"path": found(spec.dataset.path)})
@@ -352,8 +366,6 @@ def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | N
     if spec.data is not None:
         updates["data"] = spec.data.with_paths(found)
     updates["transfer"] = spec.transfer.with_paths(found)
-    if spec.trainable is not None:
-        updates["trainable"] = user_module.located(spec.trainable, folder)
     if spec.base not in BASES:
         updates["base"] = found(spec.base)
     if isinstance(spec.space, str) and spec.space.endswith((".yaml", ".yml")):
@@ -362,7 +374,7 @@ def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | N
     updates["search"] = spec.search.with_paths(found)
     if weights:
         updates["evaluation"] = spec.evaluation.model_copy(update=weights)
-    return spec.model_copy(update={name: new for name, new in updates.items() if sections is None or name in sections})
+    return updates
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -27,8 +27,13 @@ class Incident:
     at: dt.datetime
     text: str
 
+    @property
+    def when(self) -> str:
+        """Local time, to the second."""
+        return f"{self.at.astimezone():%Y-%m-%d %H:%M:%S}"
+
     def __str__(self) -> str:
-        return f"{self.at.astimezone():%Y-%m-%d %H:%M:%S} {self.text}"
+        return f"{self.when} {self.text}"
 
 
 def note(study: optuna.Study, text: str) -> None:

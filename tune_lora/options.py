@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 INTERRUPTED_CODE = 130
-"""What shells expect of a program that ctrl-C ended."""
+"""What shells expect of a program that ctrl-C ended; of one that SIGTERM ended: `termination.TERMINATED_CODE`."""
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="A study file (.yaml).")]
 Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="A results folder, its study.db, or the study file.")]

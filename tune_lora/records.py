@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from trainables.protocol import Cause
 from tune_lora import pareto as geometry
+from tune_lora.incidents import Incident
 
 Direction = Literal["minimize", "maximize"]
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -76,7 +77,7 @@ class StudyRecord:
     """A study and all its trials, in order of their numbers.
 
     `direction` is that of the score which schedulers see. `objectives` are there where a study has several, and empty
-    where it has one. `score_name` is what its values are called.
+    where it has one. `score_name` is what its values are called. `incidents` are what happened to it as it ran.
     """
 
     name: str
@@ -94,6 +95,7 @@ class StudyRecord:
     let_go: Mapping[str, str] = field(default_factory=dict)
     objectives: tuple[Objective, ...] = ()
     score_name: str = "score"
+    incidents: tuple[Incident, ...] = ()
 
     @property
     def has_several(self) -> bool:

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trainables.protocol import Cause
 from trainables.redaction import redacted
+from tune_lora import incidents
 from tune_lora.errors import InputError
 
 # ruff: noqa: PLC0414 - whoever reads a study finds its records here as well
@@ -210,6 +211,7 @@ def record_of(study: optuna.Study, trials: Iterable[TrialRecord]) -> StudyRecord
         let_go=attributes.get(LET_GO, {}),
         objectives=objectives if len(objectives) > 1 else (),
         score_name="score" if len(objectives) > 1 else _metric(attributes.get(SPEC, {})),
+        incidents=incidents.of(attributes),
     )
 
 

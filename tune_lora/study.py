@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
+from sqlalchemy.exc import SQLAlchemyError
 
 from cluster.capacity import concurrent, gpus_per_trial, slots
 from cluster.connect import session
 from cluster.spec import Capacity, TrialResources
+from trainables import outages
 from trainables.protocol import Preparing
-from tune_lora import baseline, exports, figures, locks, report, same_study, store, tracking
+from tune_lora import baseline, exports, figures, locks, report, same_study, store, termination, tracking
 from tune_lora.build import Plan, plan
 from tune_lora.errors import InputError, StudyError
 from tune_lora.spec import StudySpec
@@ -30,6 +32,7 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the score is measured at rungs, not in every report
     "TUNE_WARN_THRESHOLD_S": "30",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is a line of the study's, not a traceback
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }.items():
     os.environ.setdefault(_name, _value)
@@ -82,12 +85,12 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
     view = view or NoView()
     ready = plan(spec)
     _check_storage_is_reachable(spec)
-    with locks.held(spec.folder / "lock", f"study {spec.name!r}"):
+    with locks.held(spec.folder / "lock", f"study {spec.name!r}"), _full_disk_is_one_line(spec.folder):
         study = _open(spec)
         same_study.settle(study, ready)
         total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
         exports.write_study_file(spec.as_mapping(), spec.folder)
-        with session(spec.resources.address) as capacity:
+        with session(spec.resources.address) as capacity, termination.exits():
             placed = _place(spec, capacity)
             _prepare(study, ready, placed, view)
             with _tracked(spec, view) as tracker:
@@ -120,6 +123,24 @@ def _check_storage_is_reachable(spec: StudySpec) -> None:
         (spec.folder / "logs").mkdir(exist_ok=True)
     except OSError as error:
         raise InputError(f"results: cannot write to {spec.folder}: {error.strerror}") from None
+
+
+@contextmanager
+def _full_disk_is_one_line(folder: Path) -> Generator[None, None, None]:
+    """Whatever a full disk or a lost share breaks first, it is said in one line. The store is whole: it writes all of a
+    change or nothing."""
+    from ray.exceptions import RayError
+    from ray.tune import TuneError
+
+    try:
+        yield
+    except (OSError, TuneError, RayError, SQLAlchemyError, optuna.exceptions.StorageInternalError, StudyError) as error:
+        said = outages.of_storage(error) or outages.of_folder(folder)
+        if said is None:
+            raise
+        raise StudyError(
+            f"{folder}: {said}; the study stops here and nothing of it is lost: make room, then give the same command"
+        ) from error
 
 
 def _open(spec: StudySpec) -> optuna.Study:

@@ -179,7 +179,7 @@ def _search(spec: StudySpec, n_trials: str | None) -> None:
         record = study.run(spec, n_trials=n_trials, view=view)
     console.print(summary(record, spec.folder))
     if record.stop_reason.startswith(store.INTERRUPTED):
-        raise typer.Exit(INTERRUPTED_CODE)
+        raise typer.Exit(_code(record.stop_reason))
 
 
 def _search_phases(spec: StudySpec, n_trials: str | None) -> None:
@@ -192,7 +192,14 @@ def _search_phases(spec: StudySpec, n_trials: str | None) -> None:
     for line in phases_report.summary(record, spec):
         typer.echo(line)
     if record.stop_reason.startswith(store.INTERRUPTED):
-        raise typer.Exit(INTERRUPTED_CODE)
+        raise typer.Exit(_code(record.stop_reason))
+
+
+def _code(stop_reason: str) -> int:
+    """The exit code of a study that was interrupted."""
+    from tune_lora import termination
+
+    return termination.TERMINATED_CODE if termination.SIGTERM in stop_reason else INTERRUPTED_CODE
 
 
 def _table(configs: Iterable[Mapping[str, Any]]) -> RenderableType:

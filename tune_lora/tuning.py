@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from ray import tune
+from ray.tune import Stopper
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.stopper import CombinedStopper
 
 from trainables.parallel import on_devices
 from trainables.protocol import FOLD_SCORE
 from trainables.ray_adapter import trainable_for
+from tune_lora import incidents, recoveries, store, termination, trainers
 from tune_lora import scheduler as schedulers
-from tune_lora import store, trainers
 from tune_lora.build import Plan
 from tune_lora.searcher import StudySearcher
 from tune_lora.stopping import TimeoutStopper, reason_to_stop
@@ -63,14 +66,15 @@ def tune_study(
         run_config=tune.RunConfig(
             name="ray",
             storage_path=str((spec.folder / "logs").absolute()),
-            stop=stopper,
-            callbacks=[_Watcher(study, total, on_finished, view)],
+            stop=CombinedStopper(stopper, ending := _Terminated(searcher)),
+            callbacks=[_Watcher(study, total, on_finished, view), _Recoveries(study, ready.trainer.budget_unit, view)],
             failure_config=tune.FailureConfig(max_failures=spec.budget.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
         ),
     )
-    tuner.fit()
+    with termination.noticed() as ending.asked:
+        tuner.fit()
     if searcher.is_unfinished:  # Tune answers ctrl-C by ending early, without a word
         searcher.interrupt(f"{store.INTERRUPTED}; what was running goes on when the study does")
 
@@ -159,6 +163,40 @@ class _Said(Unsaved):
 
     def __call__(self, line: str) -> None:
         self._study.set_user_attr(store.SCHEDULER_NOTE, line)
+        self._view.note(line)
+
+
+class _Terminated(Unsaved, Stopper):
+    """Ends the run after a SIGTERM; what runs stays RUNNING."""
+
+    def __init__(self, searcher: StudySearcher) -> None:
+        self._searcher = searcher
+        self.asked: Callable[[], bool] = lambda: False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002  # Ray's signature
+        return False
+
+    def stop_all(self) -> bool:
+        if self.asked():
+            reason = f"{store.INTERRUPTED} by {termination.SIGTERM}; what was running goes on when the study does"
+            self._searcher.interrupt(reason)
+        return self.asked()
+
+
+class _Recoveries(Unsaved, tune.Callback):
+    """Says which trials lost their worker, and that those which were only told to leave may do so any number of
+    times."""
+
+    def __init__(self, study: optuna.Study, unit: str, view: View) -> None:
+        self._study, self._unit, self._view = study, unit, view
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        loss = recoveries.loss(Path(trial.error_file).read_text(errors="replace"))
+        if not loss.counts:
+            trial.run_metadata.num_failures -= 1
+        told = trial.config["trial"]
+        line = recoveries.line(told["number"], loss.why, Path(told["folder"]), self._unit)
+        incidents.note(self._study, line)
         self._view.note(line)
 
 

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tune_lora import baseline, names, wording
+from tune_lora import baseline, incidents, names, wording
 from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -126,6 +126,8 @@ def summary(record: StudyRecord, folder: Path) -> RenderableType:
     if record.stop_reason:
         parts.append(Text(f"stopped: {record.stop_reason}"))
     parts += [Text(""), *_best(record), Text("")]
+    if record.incidents:
+        parts += [Text("what happened:"), *(Text(f"  {line}") for line in incidents.shown(record.incidents)), Text("")]
     files = {str(folder / name): what for name, what in _FILES.items() if (folder / name).exists()}
     parts += [_pairs(files), Text(""), _pairs(dict(wording.next_commands(record, str(folder))), style="bold")]
     return Group(*parts)

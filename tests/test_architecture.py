@@ -42,6 +42,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             *(
                 "spec",
                 "bulk",
+                "drivers",
+                "leases",
                 "storage",
                 "storage_faults",
                 "storage_files",

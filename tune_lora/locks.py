@@ -1,13 +1,17 @@
-"""One driver a study: a lock that the system releases when its holder dies."""
+"""One driver a study, where its storage has room for one: a lock that the system releases when its holder dies.
+
+A database server has room for several drivers (`tune_lora.drivers`). They take turns where they write the same files.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tune_lora import storage_files
 from tune_lora.errors import InputError
 
 
@@ -33,4 +37,29 @@ def held(path: Path, what: str) -> Generator[None, None, None]:
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
+        yield
+
+
+@contextmanager
+def driving(storage: str, folder: Path, name: str) -> Generator[None, None, None]:
+    """Keeps other drivers out of a study for the block, where its storage is a file: of its results folder, and of the
+    file where that lies elsewhere.
+
+    Raises:
+        InputError: another process drives the study.
+    """
+    with ExitStack() as stack:
+        if not storage_files.is_server(storage):
+            what, file = f"study {name!r}", storage_files.database_file(storage)
+            stack.enter_context(held(folder / "lock", what))
+            if file is not None and file.resolve().parent != folder.resolve():
+                stack.enter_context(held(file.with_name(f"{file.name}.{name}.lock"), what))
+        yield
+
+
+@contextmanager
+def turn(path: Path) -> Generator[None, None, None]:
+    """Waits for the lock file and holds it for the block. Raises OSError where it cannot be written."""
+    with path.open("a+") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -59,6 +59,7 @@ class BudgetSpec(_Closed):
     target: float | None = None
     trial_timeout_hours: float | None = Field(None, gt=0)
     retries: int = Field(2, ge=0, description="of a trial that the infrastructure ended")
+    storage_patience_minutes: float = Field(10, ge=0, description="how long a storage that does not answer is awaited")
 
 
 class ResourcesSpec(_Closed):
@@ -81,7 +82,7 @@ class ResourcesSpec(_Closed):
     @field_validator("gpu")
     @classmethod
     def gpu_share_can_be_placed(cls, value: float | None) -> float | None:
-        if value is not None and value > 1 and value != int(value):
+        if value is not None and value > 1 and not float(value).is_integer():
             raise ValueError(f"got {value}; must be a share up to 1 or a whole number")
         return value
 
@@ -341,8 +342,12 @@ def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | N
     those whose paths are looked at; None is all of them."""
 
     def found(path: str) -> str:
-        beside = folder / Path(path).expanduser()
-        return str(beside.resolve()) if beside.exists() else path
+        try:
+            beside = folder / Path(path).expanduser()
+            return str(beside.resolve()) if beside.exists() else path
+        except (OSError, RuntimeError) as error:  # a name too long, a home of nobody
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"path: got {path!r}, which can be none ({reason}); must be a file or a folder") from None
 
     updates = _paths_mapped(spec, found)
     if spec.trainable is not None:

@@ -72,16 +72,15 @@ def engine_options(url: str, *, drives: bool = False) -> dict[str, Any]:
 
 def is_server(url: str) -> bool:
     """Whether the database is one that many processes may write at a time."""
-    return make_url(url).get_backend_name() != "sqlite"
+    return url.partition(":")[0].partition("+")[0] != "sqlite"
 
 
 def database_file(url: URL | str) -> Path | None:
     """The file of a SQLite URL; None for a server or memory."""
-    parsed = make_url(url)
-    held = parsed.database
-    if parsed.get_backend_name() != "sqlite" or not held or held.startswith((":memory:", "file:")):
+    if is_server(str(url)):
         return None
-    return Path(held)
+    held = make_url(url).database
+    return None if not held or held.startswith((":memory:", "file:")) else Path(held)
 
 
 def is_local(path: Path, mounts: str | None = None) -> bool:

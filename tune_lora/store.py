@@ -44,6 +44,7 @@ HISTORY_PREFIX = "report:"  # + budget: the metrics of that report; appended, ne
 CURVE_PREFIX = "curve:"  # + budget: the score that schedulers saw there, where a study has several objectives
 IMAGES_PREFIX = "images:"  # + budget: {label: path relative to the study's folder}
 TUNE_ID = "tune_trial_id"
+DRIVER = "driver"  # whose it is, where several drivers share the study (`tune_lora.drivers`)
 SECONDS = "seconds"  # spent training, over all restarts
 WARNINGS = "warnings"
 
@@ -59,6 +60,7 @@ KNOWLEDGE = "knowledge"  # [{"source", "told", "shown", "references", "values", 
 CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "value", "notes"}]
 LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
+DRIVER_PREFIX = "driver:"  # + name: the lease of a driver that is at work (`tune_lora.leases`)
 PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
 IMPROVEMENT = "improvement_percent"  # {trial number: percent better than the study's own baseline trial}
 SAMPLER_NOTE = "sampler_note"  # what `sampler: auto` is for this study, and why

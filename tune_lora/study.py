@@ -19,7 +19,20 @@ from cluster.connect import session
 from cluster.spec import Capacity, TrialResources
 from trainables import outages
 from trainables.protocol import Preparing
-from tune_lora import baseline, exports, figures, locks, report, same_study, store, termination, tracking
+from tune_lora import (
+    baseline,
+    drivers,
+    exports,
+    figures,
+    incidents,
+    locks,
+    report,
+    same_study,
+    storage,
+    store,
+    termination,
+    tracking,
+)
 from tune_lora.build import Plan, plan
 from tune_lora.errors import InputError, StudyError
 from tune_lora.spec import StudySpec
@@ -85,8 +98,7 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
     view = view or NoView()
     ready = plan(spec)
     _check_storage_is_reachable(spec)
-    with locks.held(spec.folder / "lock", f"study {spec.name!r}"), _full_disk_is_one_line(spec.folder):
-        study = _open(spec)
+    with _full_disk_is_one_line(spec.folder), _driven(spec, view) as study:
         same_study.settle(study, ready)
         total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
         exports.write_study_file(spec.as_mapping(), spec.folder)
@@ -143,10 +155,38 @@ def _full_disk_is_one_line(folder: Path) -> Generator[None, None, None]:
         ) from error
 
 
+@contextmanager
+def _driven(spec: StudySpec, view: View) -> Generator[optuna.Study, None, None]:
+    """The open study, with this process as its driver, or as one of them where it is stored in a database server."""
+    with locks.driving(spec.storage_url, spec.folder, spec.name):
+        study = _open(spec)
+        with storage.listening(study, _Aloud(study, view)), drivers.joined(study) as driver:
+            if driver is not None and driver.others:
+                view.note(f"{len(driver.others)} more at work on this study: {', '.join(driver.others)}")
+            yield study
+
+
+class _Aloud:
+    """Says that the storage is waited for, and keeps with the study that it was."""
+
+    def __init__(self, study: optuna.Study, view: View) -> None:
+        self._study, self._view = study, view
+
+    def away(self, line: str) -> None:
+        """Says it; there is nowhere to write it."""
+        self._view.note(line)
+
+    def back(self, line: str) -> None:
+        """Says it and keeps it."""
+        self._view.note(line)
+        incidents.note(self._study, line)
+
+
 def _open(spec: StudySpec) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     score, several = spec.objective.pruned_on, spec.objective.several
-    study = store.open_study(spec.storage_url, spec.name, score.direction, objectives=several)
+    patience = 60 * spec.budget.storage_patience_minutes
+    study = store.open_study(spec.storage_url, spec.name, score.direction, objectives=several, patience=patience)
     if several:
         study.set_user_attr(store.PRUNED_ON, score.name)
     return study
@@ -233,7 +273,8 @@ def _write_down(study: optuna.Study, ready: Plan, total: int, view: View) -> Stu
     if gains := baseline.stored(record):
         study.set_user_attr(store.IMPROVEMENT, gains)
     view.update(record, total=total, force=True)
-    write_results(record, study, ready.spec.folder, ready.spec.as_mapping())
+    with locks.turn(ready.spec.folder / "logs" / "results.lock"):  # drivers may share the folder
+        write_results(record, study, ready.spec.folder, ready.spec.as_mapping())
     return record
 
 

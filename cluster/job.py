@@ -96,7 +96,8 @@ def main() -> None:
         settle_inputs(package / INPUTS, Path(about["folder"]) / INPUTS)
     except OSError as error:
         _end(f"results: cannot write to {about['folder']} on {os.uname().nodename}: {error.strerror}")
-    sys.stdout.flush()
+    # Another node that shares this one's folder for Ray unpacks the package anew, and the folder is another one then.
+    os.chdir(about["folder"])
     # In place of this process, so that a signal to the job reaches the study itself.
     command = [sys.executable, "-m", "tune_lora.cli", "run", str(package / STUDY), *about["arguments"]]
     os.execv(sys.executable, command)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from ray._private.ray_constants import WORKER_PROCESS_SETUP_HOOK_ENV_VAR
 
 from cluster import job as on_cluster
 from cluster.dashboard import client, explained, first_line
@@ -25,6 +26,7 @@ STUDY, FOLDER = "tune_lora_study", "tune_lora_folder"
 STOP_SECONDS = 120
 """How long a driver that was asked to stop has to write the study down, before Ray kills it; Ray itself gives three."""
 ENTRYPOINT = f'exec "${on_cluster.PYTHON}" {on_cluster.MODULE}.py'
+HOOK = f"{on_cluster.MODULE}.prepare"
 _ASIDE_SECONDS = 180.0
 _LOST_AT_MOST = 10
 
@@ -100,7 +102,11 @@ class Jobs:
         if running := next((job for job in before if not job.is_over), None):
             raise self._runs_already(running)
         name = name_of(study, folder, len(before) + 1)
-        variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **environment}
+        variables = {
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
+            WORKER_PROCESS_SETUP_HOOK_ENV_VAR: HOOK,  # Ray hands the hook to workers, but not to what starts the driver
+            **environment,
+        }
         with explained(self.address, f"{study} was submitted by somebody else just now, as job {name}"):
             self._client.submit_job(
                 entrypoint=ENTRYPOINT,
@@ -108,7 +114,7 @@ class Jobs:
                 metadata={STUDY: study, FOLDER: folder},
                 runtime_env={
                     "working_dir": str(package),
-                    "worker_process_setup_hook": f"{on_cluster.MODULE}.prepare",
+                    "worker_process_setup_hook": HOOK,
                     "env_vars": variables,
                 },
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import optuna
 
+from cluster.package import within_package
 from trainables import fingerprints
 from trainables.protocol import Fingerprinted
 from tune_lora import store
@@ -38,7 +40,7 @@ def settle(study: optuna.Study, ready: Plan) -> None:
     # Of a study that was made before data were looked at, or has nothing yet that rests on them, these are the data.
     known = study.user_attrs.get(store.DATA) if _has_begun(study) else None
     moving = DATA_PLACES if data is not None and known is not None else ()
-    if before is not None and (changed := _without(moving, differences(before, now))):
+    if before is not None and (changed := _without(moving, differences(_packed(before), _packed(now)))):
         raise InputError(
             f"study {spec.name!r} in {spec.folder} was made with other settings ({'; '.join(changed)}); "
             "give the new study another name, or take the settings back"
@@ -62,6 +64,16 @@ def data_paths(spec: StudySpec) -> list[str]:
             inner = inner.get(part) or {}
         found += [str(inner)] if inner else []
     return found
+
+
+def _packed(value: Any) -> Any:
+    """Settings with paths in an unpacked package as they are inside of it: each submission unpacks into another
+    folder."""
+    if isinstance(value, Mapping):
+        return {name: _packed(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_packed(inner) for inner in value]
+    return within_package(value) if isinstance(value, str) else value
 
 
 def _has_begun(study: optuna.Study) -> bool:

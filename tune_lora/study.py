@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cluster.capacity import concurrent, gpus_per_trial, slots
 from cluster.connect import session
+from cluster.package import is_unpacked
 from cluster.spec import Capacity, TrialResources
 from trainables import outages
 from trainables.protocol import Preparing
@@ -130,6 +131,11 @@ def counted_trials(record: StudyRecord) -> int:
 
 
 def _check_storage_is_reachable(spec: StudySpec) -> None:
+    if is_unpacked(spec.folder):
+        raise InputError(
+            f"results: got {spec.results!r}, which would be lost with the job; must be an absolute path that all nodes "
+            "see"
+        )
     try:
         spec.folder.mkdir(parents=True, exist_ok=True)
         (spec.folder / "logs").mkdir(exist_ok=True)

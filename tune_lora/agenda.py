@@ -4,15 +4,16 @@ left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-import optuna
+from optuna.trial import FrozenTrial, TrialState
 
 from search_spaces.space import Space
 from trainables import checkpoints
 from trainables.protocol import Cause
 from tune_lora.knowledge import Reference
+from tune_lora.live_study import LiveStudy
 from tune_lora.store import TrialRecord
 from tune_lora.trial_log import TrialLog
 
@@ -20,19 +21,23 @@ SAMPLER = "sampler"
 RETRY = "retry:"
 
 
-def settle(study: optuna.Study, trial_folder: Callable[[int], Path]) -> list[int]:
-    """Settles RUNNING trials of a driver that is gone.
+def settle(
+    live: LiveStudy, trial_folder: Callable[[int], Path], take: Callable[[FrozenTrial], bool] | None = None
+) -> list[int]:
+    """Settles RUNNING trials of a driver that is gone: all, or those that `take` makes this driver's.
 
     One with a checkpoint can go on: its number is returned. One without is told as failed by the infrastructure, and so
     comes up in `retries_due`.
     """
     to_continue = []
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+    for trial in [one for one in live.trials if one.state == TrialState.RUNNING]:
+        if take is not None and not take(trial):
+            continue
         folder = trial_folder(trial.number)
         if checkpoints.newest(folder) is not None:
             to_continue.append(trial.number)
         else:
-            TrialLog(study, trial, folder).fail(Cause.INFRASTRUCTURE, "the study was interrupted before a checkpoint")
+            TrialLog(live, trial, folder).fail(Cause.INFRASTRUCTURE, "the study was interrupted before a checkpoint")
     return to_continue
 
 
@@ -48,9 +53,8 @@ def retries_due(trials: Sequence[TrialRecord], limit: int) -> list[TrialRecord]:
     ]
 
 
-def references_due(references: Sequence[Reference], trials: Sequence[TrialRecord]) -> list[Reference]:
-    """The reference configurations that this study has not begun."""
-    begun = {trial.provenance for trial in trials}
+def references_due(references: Sequence[Reference], begun: Collection[str]) -> list[Reference]:
+    """The reference configurations that this study has not begun, given the provenance of those it has."""
     return [reference for reference in references if reference.provenance not in begun]
 
 

@@ -5,7 +5,7 @@ Pure functions of the records, for any study whose space has a prior named ``bas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,15 +38,19 @@ def baseline_trial(record: StudyRecord) -> TrialRecord | None:
     """The completed baseline of a study with one objective, or None."""
     if record.has_several:
         return None
-    return next((trial for trial in completed(record) if is_one(trial.number, record.trials)), None)
+    origins = {trial.number: trial.provenance for trial in record.trials}
+    is_known = PROVENANCE in origins.values()
+    found = (trial for trial in completed(record) if is_one(trial.number, lambda number: origins.get(number, "")))
+    return next(found, None) if is_known else None
 
 
-def is_one(number: int, trials: Sequence[TrialRecord]) -> bool:
-    """Whether a trial is the baseline, or runs it again because the infrastructure had ended it."""
-    origins = {trial.number: trial.provenance for trial in trials}
-    origin = origins.get(number, "")
+def is_one(number: int, provenance: Callable[[int], str]) -> bool:
+    """Whether a trial is the baseline, or runs it again because the infrastructure had ended it. `provenance` is that
+    of the trial of a number, empty where there is none.
+    """
+    origin = provenance(number)
     while origin.startswith(_AGAIN):
-        origin = origins.get(int(origin.removeprefix(_AGAIN)), "")
+        origin = provenance(int(origin.removeprefix(_AGAIN)))
     return origin == PROVENANCE
 
 
@@ -54,16 +58,20 @@ def improvement(record: StudyRecord, trial: TrialRecord) -> float | None:
     """(baseline - value) / baseline in percent, positive where the trial is better; None where there is no baseline,
     the trial has no value, or the baseline's value is 0.
     """
-    base = baseline_trial(record)
+    return _gain(record.direction, baseline_trial(record), trial)
+
+
+def _gain(direction: str, base: TrialRecord | None, trial: TrialRecord) -> float | None:
     if base is None or trial.value is None or not base.value:
         return None
-    gain = base.value - trial.value if record.direction == "minimize" else trial.value - base.value
+    gain = base.value - trial.value if direction == "minimize" else trial.value - base.value
     return 100 * gain / abs(base.value)
 
 
 def improvements(record: StudyRecord) -> dict[int, float]:
     """Improvement in percent of every completed trial, by number; the baseline's own is 0."""
-    found = {trial.number: improvement(record, trial) for trial in completed(record)}
+    base = baseline_trial(record)
+    found = {trial.number: _gain(record.direction, base, trial) for trial in completed(record)}
     return {number: percent for number, percent in found.items() if percent is not None}
 
 
@@ -108,7 +116,8 @@ def measures(record: StudyRecord) -> list[Measure]:
 
 def _change(record: StudyRecord, name: str, was: Any, now: Any) -> Change:
     others = [trial for trial in completed(record) if record.tried(trial).get(name) != was]
-    better = sum((improvement(record, trial) or 0.0) > 0 for trial in others)
+    base = baseline_trial(record)
+    better = sum((_gain(record.direction, base, trial) or 0.0) > 0 for trial in others)
     return Change(name, was, now, _percent(was, now), better, len(others) - better)
 
 

@@ -76,15 +76,20 @@ class Memory:
         self._running[number] = trial
         self._known.add(number)
 
-    def learn(self, trials: Iterable[FrozenTrial]) -> None:
-        """Takes in what the stored study says now; what is known already costs nothing.
+    def forget(self, trial: Trial) -> None:
+        """A trial that was drawn or adopted is not run after all."""
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def learn(self, trials: Sequence[FrozenTrial], changed: Iterable[FrozenTrial] | None = None) -> None:
+        """Takes in what the stored study says now; what is known already costs nothing. `changed` are the trials of
+        which something is new since the last call, where that is known.
 
         Where carried results stand elsewhere by now, or are let go, all is told anew: Optuna keeps what it was told.
         """
-        trials = list(trials)
         if (carried := list(self._carried(trials))) != self._told:
             self._begin(carried)
-        for trial in trials:
+            changed = None
+        for trial in trials if changed is None else changed:
             if trial.state == TrialState.WAITING:
                 continue
             if trial.number not in self._known:

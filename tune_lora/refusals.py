@@ -18,6 +18,7 @@ class Refusals:
     def __init__(self, study: optuna.Study) -> None:
         self._study = study
         self._before: dict[str, int] = dict(study.user_attrs.get(store.REJECTIONS, {}))
+        self._counts = dict(self._before)
         self._references: dict[str, str] = dict(study.user_attrs.get(REFERENCES, {}))
 
     @property
@@ -39,5 +40,6 @@ class Refusals:
     def count(self, draws: Mapping[str, int]) -> None:
         """Draws that the sampler refused since this run began, by rule."""
         counts = {name: self._before.get(name, 0) + draws.get(name, 0) for name in {**self._before, **draws}}
-        if counts != self._study.user_attrs.get(store.REJECTIONS, {}):
+        if counts != self._counts:
+            self._counts = counts
             self._study.set_user_attr(store.REJECTIONS, counts)

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 from ray.tune.search import Searcher
 
 from search_spaces.feasible import choose, feasible_sampler
 from search_spaces.space import Space
 from trainables.protocol import Cause
-from tune_lora import agenda, baseline, store
+from tune_lora import agenda, baseline, drivers, store
 from tune_lora.knowledge import Advice, Knowledge, Reference
+from tune_lora.live_study import LiveStudy
 from tune_lora.memory import Memory
+from tune_lora.progress import Progress
 from tune_lora.records import Objective
 from tune_lora.refusals import Refusals
-from tune_lora.store import StudyRecord, TrialRecord
-from tune_lora.trial_log import Result, TrialLog, create, ending
+from tune_lora.store import TrialRecord
+from tune_lora.trial_log import Result, TrialLog, ending
 from tune_lora.unsaved import Unsaved
 
 CRASHES_IN_A_ROW = 3
@@ -62,18 +64,23 @@ class StudySearcher(Unsaved, Searcher):
         knowledge: Knowledge | None = None,
         guarded: bool = True,
         decide_at: Sequence[int] = (),
-        stop: Callable[[StudyRecord], str | None] = lambda _: None,
+        stop: Callable[[LiveStudy], str | None] = lambda _: None,
         retries: int = 2,
         horizon: Callable[[Mapping[str, Any]], int] | None = None,
     ) -> None:
         super().__init__()
         self._study, self._space, self._total = study, space, n_trials_total
+        self._distributions = space.distributions()
         self._folder, self._decide_at, self._stop, self._retries = trial_folder, tuple(decide_at), stop, retries
         self._seed, knowledge = seed, Knowledge.of(space, direction) if knowledge is None else knowledge
         chosen = choose(sampler, space, max(1, len(objectives)))
         self.sampler_note = chosen.why and f"sampler: {chosen.why}"
         if self.sampler_note:
             study.set_user_attr(store.SAMPLER_NOTE, self.sampler_note)
+        self._driver = drivers.of(study)
+        if self._driver is not None:
+            self._driver.total, self._driver.draws_each_once = n_trials_total, chosen.name == "grid"
+            seed = self._driver.seed(seed)
         self._sampler = feasible_sampler(
             space, chosen.name, seed=seed, n_startup_trials=n_startup_trials, horizon=horizon
         )
@@ -83,10 +90,12 @@ class StudySearcher(Unsaved, Searcher):
         )
         self._objectives = tuple(objective.name for objective in objectives)
         self._refusals = Refusals(study)
-        self._live: dict[str, TrialLog] = {}
-        self._counted, self._crashes, self._losses, self._crash = 0, 0, 0, ""
+        self._logs: dict[str, TrialLog] = {}
+        self._crashes, self._losses, self._crash = 0, 0, ""
         self.stop_reason, self.interrupted = "", False
-        self._to_continue = agenda.settle(study, trial_folder)
+        self.live = LiveStudy(study)
+        self._to_continue = self._settle()
+        self._progress, self._learnt = Progress(self.live), 0
         self._refusals.refuse(agenda.refusals(space, knowledge.references))
         self._references = [one for one in knowledge.references if one.provenance not in self._refusals.references]
 
@@ -99,46 +108,63 @@ class StudySearcher(Unsaved, Searcher):
         """
         if self.stop_reason or self.interrupted:
             return str(Searcher.FINISHED)
+        if self._driver is not None and self._driver.is_due():
+            self.live.refresh()
+            self._to_continue += self._settle()
         if self._to_continue:  # begun already, so they end whatever the total is and however good the best
             return self._go_on(trial_id)
-        if self._live and self._counted + len(self._live) >= self._total:
+        self._progress.look()
+        running = self._running
+        if running and self._progress.counted + running >= self._total:
             return None  # one of them may have to be run again
-        record = store.read(self._study)
-        self._counted = sum(trial.counts for trial in record.trials)
-        if self._has_enough(record):
+        if self._has_enough():
             return str(Searcher.FINISHED)
-        if self._counted + len(self._live) >= self._total:
+        try:
+            log = self._next(trial_id)
+        except drivers.NotAdmitted:  # another driver was faster
+            self.live.refresh()
             return None
-        log = self._next(trial_id, record)
         if log is None:
-            return None if self._live else self._end("grid: every point that keeps the rules has been tried")
-        self._live[trial_id] = log
+            return None if running else self._end("grid: every point that keeps the rules has been tried")
+        self._logs[trial_id] = log
         return self._configuration(log)
+
+    @property
+    def _running(self) -> int:
+        """Trials that run, those of other drivers included."""
+        if self._driver is None:
+            return len(self._logs)
+        return max(len(self._logs), sum(trial.state == TrialState.RUNNING for trial in self.live.trials))
+
+    def _settle(self) -> list[int]:
+        return agenda.settle(self.live, self._folder, self._driver.take if self._driver is not None else None)
 
     def _end(self, reason: str) -> str:
         self._finish(reason)
         return str(Searcher.FINISHED)
 
     def _go_on(self, tune_id: str) -> dict[str, Any]:
-        stored = self._study.get_trials(deepcopy=False)
-        self._memory.learn(stored)
-        log = self._live[tune_id] = self._log(stored[self._to_continue.pop(0)])
+        self._learn()
+        log = self._logs[tune_id] = self._log(self.live.trials[self._to_continue.pop(0)])
         log.rename(tune_id)
         return self._configuration(log)
 
-    def _next(self, tune_id: str, record: StudyRecord) -> TrialLog | None:
-        stored = self._study.get_trials(deepcopy=False)
-        self._memory.learn(stored)
-        if due := agenda.retries_due(record.trials, self._retries):
+    def _learn(self) -> None:
+        changed, self._learnt = self.live.since(self._learnt)
+        self._memory.learn(self.live.trials, changed)
+
+    def _next(self, tune_id: str) -> TrialLog | None:
+        self._learn()
+        if due := agenda.retries_due(self._progress.lost_and_retried, self._retries):
             return self._retry(tune_id, due[0])
-        if references := agenda.references_due(self._references, record.trials):
+        if references := agenda.references_due(self._references, self._progress.begun):
             return self._refer(tune_id, references[0])
         if self._memory.is_exhausted:
             return None
         params, drawn = self._memory.draw()
         self._refusals.count(self._sampler.rejected)
         return self._begin(
-            tune_id, params, self._space.resolve(params), drawn, agenda.SAMPLER, self._seed + len(stored)
+            tune_id, params, self._space.resolve(params), drawn, agenda.SAMPLER, self._seed + len(self.live.trials)
         )
 
     def _refer(self, tune_id: str, reference: Reference) -> TrialLog:
@@ -160,8 +186,7 @@ class StudySearcher(Unsaved, Searcher):
         notes: Sequence[str] = (),
     ) -> TrialLog:
         within = self._space.within(params)
-        number = len(self._study.get_trials(deepcopy=False))
-        seed = self._seed + number if seed is None else seed
+        seed = self._seed + len(self.live.trials) if seed is None else seed
         return self._begin(tune_id, within, config, self._memory.adopt(within), provenance, seed, notes)
 
     def _begin(
@@ -174,16 +199,27 @@ class StudySearcher(Unsaved, Searcher):
         seed: int,
         notes: Sequence[str] = (),
     ) -> TrialLog:
-        attributes = {store.PROVENANCE: provenance, store.SEED: seed, **({store.NOTES: notes} if notes else {})}
-        trial = create(self._study, self._space, params, config=config, tune_id=tune_id, **attributes)
+        attributes = {
+            store.CONFIG: dict(config),
+            store.TUNE_ID: tune_id,
+            store.PROVENANCE: provenance,
+            store.SEED: seed,
+            **({store.NOTES: list(notes)} if notes else {}),
+            **({store.DRIVER: self._driver.name} if self._driver is not None else {}),
+        }
+        try:
+            trial = self.live.create(params, {name: self._distributions[name] for name in params}, attributes)
+        except drivers.NotAdmitted:
+            self._memory.forget(remembered)
+            raise
         self._memory.bind(trial.number, remembered)
         return self._log(trial)
 
     def _log(self, trial: FrozenTrial) -> TrialLog:
-        return TrialLog(self._study, trial, self._folder(trial.number))
+        return TrialLog(self.live, trial, self._folder(trial.number))
 
     def _configuration(self, log: TrialLog) -> dict[str, Any]:
-        is_baseline = baseline.is_one(log.number, store.read(self._study).trials)
+        is_baseline = baseline.is_one(log.number, self._provenance)
         return {
             "params": dict(log.config),
             "trial": {
@@ -195,16 +231,19 @@ class StudySearcher(Unsaved, Searcher):
             },
         }
 
+    def _provenance(self, number: int) -> str:
+        return self.live.of(number).provenance if number < len(self.live.trials) else ""
+
     # --- when to stop ------------------------------------------------------------------------------------------------
 
-    def _has_enough(self, record: StudyRecord) -> bool:
+    def _has_enough(self) -> bool:
         if self._crashes >= CRASHES_IN_A_ROW:
             self._finish(f"crash: {CRASHES_IN_A_ROW} trials in a row crashed, the last with {self._crash}")
         elif self._losses >= LOSSES_IN_A_ROW:
             self._finish(f"infrastructure: the workers of {LOSSES_IN_A_ROW} trials in a row were lost")
-        elif self._counted >= self._total:
+        elif self._progress.counted >= self._total:
             self._finish(f"all {self._total} trials have run")
-        elif reason := self._stop(record):
+        elif reason := self._stop(self.live):
             self._finish(reason)
         return bool(self.stop_reason)
 
@@ -215,7 +254,7 @@ class StudySearcher(Unsaved, Searcher):
     @property
     def is_unfinished(self) -> bool:
         """Whether trials run, or nothing has said yet why the study ends."""
-        return bool(self._live) or not self.stop_reason
+        return bool(self._logs) or not self.stop_reason
 
     def interrupt(self, reason: str) -> None:
         """The run ends now (timeout, ctrl-C): nothing new begins, and what runs stays RUNNING so that it can be
@@ -229,14 +268,14 @@ class StudySearcher(Unsaved, Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Writes down one report; a report of a trial that is not ours, or without a metric, does no harm."""
-        if (log := self._live.get(trial_id)) is not None:
+        if (log := self._logs.get(trial_id)) is not None:
             log.report(Result.of(result))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Writes down how a trial ended: complete, pruned, or failed with its cause. Interrupted trials stay
         RUNNING.
         """
-        log = self._live.pop(trial_id, None)
+        log = self._logs.pop(trial_id, None)
         if log is None:
             return
         last = Result.of(result)
@@ -246,7 +285,6 @@ class StudySearcher(Unsaved, Searcher):
             return
         last = log.clocked(last) if self._objectives and last.final else last
         cause, message = ending(last, error, self._objectives)
-        self._counted += cause is not Cause.INFRASTRUCTURE
         self._crashes = self._crashes + 1 if cause is Cause.CRASH else 0
         self._losses = self._losses + 1 if cause is Cause.INFRASTRUCTURE else 0
         self._crash = message

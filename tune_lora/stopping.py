@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from ray.tune import Stopper
 
 from tune_lora import pareto as geometry
+from tune_lora.live_study import LiveStudy
 from tune_lora.records import StudyRecord, TrialRecord, completed, losses
 from tune_lora.unsaved import Unsaved
 
@@ -36,17 +37,65 @@ def reason_to_stop(
     if record.has_several:
         target = None
     finished = sorted((trial for trial in record.trials if trial.counts), key=_ended)
-    if target is not None and (reason := _target_reached(record, target)):
-        return reason
+    best = record.best
+    value = None if best is None else best.value
+    if target is not None and best is not None and value is not None and _reaches(value, target, record.direction):
+        return _target_reached(best, target)
     if n_trials is not None and len(finished) >= n_trials:
         return f"all {n_trials} trials have run"
     if plateau is not None and record.has_several:
         return _front_stands_still(record, finished, plateau, n_startup)
-    if plateau is not None and (best := record.best) is not None:
+    if plateau is not None and best is not None:
         since = len(finished) - max(_trials_until_best(finished, record.direction), n_startup)
         if since >= plateau:
-            return f"plateau: the best ({best.value:.4g}, trial {best.number}) has not improved for {since} trials"
+            return _plateau_reached(best, since)
     return None
+
+
+class Rules:
+    """`reason_to_stop` for a study as it runs, in time that does not grow with it where it has one objective.
+
+    Trials are taken in as they end, in the order in which they are known to have.
+    """
+
+    def __init__(self, *, plateau: int | None = 10, n_startup: int = 10, target: float | None = None) -> None:
+        self._plateau, self._n_startup, self._target = plateau, n_startup, target
+        self._mark, self._reason = 0, ""
+        self._ended: set[int] = set()
+        self._finished, self._finished_at_best = 0, 0
+        self._best: TrialRecord | None = None
+
+    def __call__(self, live: LiveStudy) -> str | None:
+        """Why the study has had enough trials, or None."""
+        changed, self._mark = live.since(self._mark)
+        ended = [live.of(trial.number) for trial in changed if trial.state.is_finished()]
+        if new := [trial for trial in ended if trial.number not in self._ended]:
+            self._ended.update(trial.number for trial in new)
+            self._reason = self._of_several(live) if live.has_several else self._of_one(new, live.direction)
+        return self._reason or None
+
+    def _of_several(self, live: LiveStudy) -> str:
+        return reason_to_stop(live.record(), plateau=self._plateau, n_startup=self._n_startup) or ""
+
+    def _of_one(self, ended: list[TrialRecord], direction: str) -> str:
+        for trial in sorted((trial for trial in ended if trial.counts), key=_ended):
+            self._finished += 1
+            if trial.state == "complete" and trial.value is not None:
+                self._compare(trial, trial.value, direction)
+        best = self._best
+        if best is None or best.value is None:
+            return ""
+        if self._target is not None and _reaches(best.value, self._target, direction):
+            return _target_reached(best, self._target)
+        since = self._finished - max(self._finished_at_best, self._n_startup)
+        return _plateau_reached(best, since) if self._plateau is not None and since >= self._plateau else ""
+
+    def _compare(self, trial: TrialRecord, value: float, direction: str) -> None:
+        best = self._best
+        if best is None or best.value is None or _is_better(value, best.value, direction):
+            self._best, self._finished_at_best = trial, self._finished
+        elif value == best.value and trial.number < best.number:
+            self._best = trial
 
 
 def _front_stands_still(record: StudyRecord, finished: list[TrialRecord], plateau: int, n_startup: int) -> str | None:
@@ -68,12 +117,20 @@ def _front_stands_still(record: StudyRecord, finished: list[TrialRecord], platea
     )
 
 
-def _target_reached(record: StudyRecord, target: float) -> str | None:
-    best = record.best
-    if best is None or best.value is None:
-        return None
-    reached = best.value <= target if record.direction == "minimize" else best.value >= target
-    return f"target {target:g} reached by trial {best.number} with {best.value:.4g}" if reached else None
+def _plateau_reached(best: TrialRecord, since: int) -> str:
+    return f"plateau: the best ({best.value:.4g}, trial {best.number}) has not improved for {since} trials"
+
+
+def _target_reached(best: TrialRecord, target: float) -> str:
+    return f"target {target:g} reached by trial {best.number} with {best.value:.4g}"
+
+
+def _reaches(value: float, target: float, direction: str) -> bool:
+    return value == target or _is_better(value, target, direction)
+
+
+def _is_better(value: float, other: float, direction: str) -> bool:
+    return value < other if direction == "minimize" else value > other
 
 
 def _ended(trial: TrialRecord) -> tuple[float, int]:
@@ -86,7 +143,7 @@ def _trials_until_best(finished: list[TrialRecord], direction: str) -> int:
     for index, trial in enumerate(finished, start=1):
         if trial.state != "complete" or trial.value is None:
             continue
-        if best is None or (trial.value < best if direction == "minimize" else trial.value > best):
+        if best is None or _is_better(trial.value, best, direction):
             best, position = trial.value, index
     return position
 

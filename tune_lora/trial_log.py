@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import incidents, store
+from tune_lora.live_study import LiveStudy
 
 REPORT_KEYS = ("metrics", "images")
 
@@ -96,10 +95,9 @@ def _prefixed(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 class TrialLog:
     """The stored trial `number` of a study. `folder` is the trial's own, below the study's."""
 
-    def __init__(self, study: optuna.Study, trial: FrozenTrial, folder: Path) -> None:
-        # The id is needed to write: Optuna's public Trial would draw parameters anew for a trial that has them.
-        self._study, self._storage, self._id = study, study._storage, trial._trial_id
-        self._has_several = len(study.directions) > 1
+    def __init__(self, live: LiveStudy, trial: FrozenTrial, folder: Path) -> None:
+        self._live, self._trial = live, trial
+        self._has_several = len(live.study.directions) > 1
         self._study_folder = folder.parents[1]
         self.number, self.seed = trial.number, int(trial.user_attrs.get(store.SEED, 0))
         self.config: Mapping[str, Any] = trial.user_attrs.get(store.CONFIG, trial.params)
@@ -117,7 +115,7 @@ class TrialLog:
         for line in result.happened:
             if line not in self._heard:
                 self._heard.add(line)
-                incidents.note(self._study, line)
+                incidents.note(self._live.study, line)
         for missed in result.missed:
             self._keep(missed)
         self._clock(result.seconds)
@@ -126,21 +124,25 @@ class TrialLog:
     def _keep(self, result: Result) -> None:
         if result.cause is not None or result.budget <= 0:
             return
+        attributes: dict[str, Any] = {}
         if result.budget not in self._reported:
             self._reported.add(result.budget)
             self._last_metrics = dict(result.metrics)
-            self._write(f"{store.HISTORY_PREFIX}{result.budget}", dict(result.metrics))
+            attributes[f"{store.HISTORY_PREFIX}{result.budget}"] = self._last_metrics
             if result.images:
                 images = {label: os.path.relpath(path, self._study_folder) for label, path in result.images.items()}
-                self._write(f"{store.IMAGES_PREFIX}{result.budget}", images)
+                attributes[f"{store.IMAGES_PREFIX}{result.budget}"] = images
+        scores: dict[int, float] = {}
         if result.score is not None and result.has_finite_score and result.budget not in self._scored:
             self._scored.add(result.budget)
             if self._has_several:  # Optuna keeps no curve of a trial with several values, and its samplers expect none
-                self._write(f"{store.CURVE_PREFIX}{result.budget}", result.score)
+                attributes[f"{store.CURVE_PREFIX}{result.budget}"] = result.score
             else:
-                self._storage.set_trial_intermediate_value(self._id, result.budget, result.score)
+                scores[result.budget] = result.score
             if not result.final:  # the end writes it anyway
-                self._write(store.SECONDS, self.seconds)
+                attributes[store.SECONDS] = self.seconds
+        if attributes or scores:
+            self._live.write(self._trial, attributes, scores)
 
     @property
     def seconds(self) -> float:
@@ -154,58 +156,27 @@ class TrialLog:
 
     def complete(self, values: Sequence[float], metrics: Mapping[str, float]) -> None:
         """The trial ran to its end, with one value an objective."""
-        self._end(metrics)
-        self._study.tell(self.number, list(values))
+        self._live.end(self._trial, TrialState.COMPLETE, values, self._last(metrics))
 
     def prune(self) -> None:
         """The scheduler stopped the trial."""
-        self._end(self._last_metrics)
-        self._write(store.CAUSE, Cause.PRUNED.value)
-        self._study.tell(self.number, state=TrialState.PRUNED)
+        self._live.end(
+            self._trial, TrialState.PRUNED, None, {**self._last(self._last_metrics), store.CAUSE: Cause.PRUNED.value}
+        )
 
     def fail(self, cause: Cause, message: str, metrics: Mapping[str, float] | None = None) -> None:
         """The trial failed."""
-        self._end(metrics or self._last_metrics)
-        self._write(store.CAUSE, cause.value)
-        self._write(store.MESSAGE, message)
-        self._study.tell(self.number, state=TrialState.FAIL)
+        why = {store.CAUSE: cause.value, store.MESSAGE: message}
+        self._live.end(self._trial, TrialState.FAIL, None, {**self._last(metrics or self._last_metrics), **why})
 
     def rename(self, tune_id: str) -> None:
         """The trial goes on under another Tune id."""
-        self._write(store.TUNE_ID, tune_id)
+        self._live.write(self._trial, {store.TUNE_ID: tune_id})
 
     def _clock(self, seconds: float) -> None:
         if seconds < self._seconds:  # a restarted worker counts from zero
             self._seconds_before += self._seconds
         self._seconds = seconds
 
-    def _end(self, metrics: Mapping[str, float]) -> None:
-        if metrics:
-            self._write(store.FINAL_METRICS, dict(metrics))
-        self._write(store.SECONDS, self.seconds)
-
-    def _write(self, key: str, value: Any) -> None:
-        self._storage.set_trial_user_attr(self._id, key, value)
-
-
-def create(
-    study: optuna.Study,
-    space: Space,
-    params: Mapping[str, Any],
-    *,
-    config: Mapping[str, Any],
-    tune_id: str,
-    **attributes: Any,
-) -> FrozenTrial:
-    """A RUNNING trial with all it is known by, in one write. `params` lie within the space; `config` may not."""
-    distributions = space.distributions()
-    study.add_trial(
-        create_trial(
-            state=TrialState.RUNNING,
-            params=dict(params),
-            distributions={name: distributions[name] for name in params},
-            user_attrs={store.CONFIG: dict(config), store.TUNE_ID: tune_id, **attributes},
-        )
-    )
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return next(trial for trial in reversed(running) if trial.user_attrs.get(store.TUNE_ID) == tune_id)
+    def _last(self, metrics: Mapping[str, float]) -> dict[str, Any]:
+        return {**({store.FINAL_METRICS: dict(metrics)} if metrics else {}), store.SECONDS: self.seconds}

@@ -16,12 +16,13 @@ from ray.tune.stopper import CombinedStopper
 from trainables.parallel import on_devices
 from trainables.protocol import FOLD_SCORE
 from trainables.ray_adapter import trainable_for
-from tune_lora import incidents, recoveries, store, termination, trainers
+from tune_lora import drivers, incidents, recoveries, store, termination, trainers
 from tune_lora import scheduler as schedulers
 from tune_lora.build import Plan
+from tune_lora.live_study import LiveStudy
 from tune_lora.searcher import StudySearcher
-from tune_lora.stopping import TimeoutStopper, reason_to_stop
-from tune_lora.store import StudyRecord, TrialRecord
+from tune_lora.stopping import Rules, TimeoutStopper
+from tune_lora.store import TrialRecord
 from tune_lora.unsaved import Unsaved
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ def tune_study(
     spec = ready.spec
     study.set_user_attr(store.STOP_REASON, "")
     searcher = _searcher(study, ready, total)
+    live = searcher.live
     if searcher.sampler_note:
         view.note(searcher.sampler_note)
-    scheduler = _scheduler(study, ready, view)
+    scheduler = _scheduler(live, ready, view)
     pauses = isinstance(scheduler, schedulers.PausingAsha)
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
     tuner = tune.Tuner(
@@ -64,10 +66,10 @@ def tune_study(
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="ray",
+            name="ray" if (driver := drivers.of(study)) is None else f"ray-{driver.name}",
             storage_path=str((spec.folder / "logs").absolute()),
             stop=CombinedStopper(stopper, ending := _Terminated(searcher)),
-            callbacks=[_Watcher(study, total, on_finished, view), _Recoveries(study, ready.trainer.budget_unit, view)],
+            callbacks=[_Watcher(live, total, on_finished, view), _Recoveries(study, ready.trainer.budget_unit, view)],
             failure_config=tune.FailureConfig(max_failures=spec.budget.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
@@ -83,13 +85,6 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
     spec = ready.spec
     trials = (spec.folder / "trials").absolute()
 
-    target = _target(study, ready)
-
-    def enough(record: StudyRecord) -> str | None:
-        return reason_to_stop(
-            record, plateau=spec.budget.plateau, n_startup=spec.search.n_startup_trials, target=target
-        )
-
     return StudySearcher(
         study,
         ready.space,
@@ -103,7 +98,7 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
         guarded=spec.search.guard,
         trial_folder=lambda number: trials / str(number),
         decide_at=_decide_at(ready),
-        stop=enough,
+        stop=Rules(plateau=spec.budget.plateau, n_startup=spec.search.n_startup_trials, target=_target(study, ready)),
         retries=spec.budget.retries,
         horizon=lambda params: ready.trainer.horizon(ready.space.resolve(params)),
     )
@@ -134,7 +129,7 @@ def _longest(ready: Plan) -> int:
     return max(map(ready.trainer.horizon, [*space.examples(), *priors]))
 
 
-def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
+def _scheduler(live: LiveStudy, ready: Plan, view: View) -> TrialScheduler:
     chosen, score = ready.spec.scheduler, ready.spec.objective.pruned_on
     folded = trainers.is_cross_validated(ready.spec)
     settings = chosen.settings(by_fold=folded)
@@ -147,11 +142,11 @@ def _scheduler(study: optuna.Study, ready: Plan, view: View) -> TrialScheduler:
         # A pruner that looks at every report needs what every report has.
         in_every_report="val_loss" if score.name == "score" else None,
         by_fold=FOLD_SCORE if folded else None,
-        say=_Said(study, view),
+        say=_Said(live.study, view),
         **settings,
     )
     if hasattr(built, "replay"):
-        built.replay(store.read(study).trials)
+        built.replay(live.record().trials)
     return built
 
 
@@ -203,11 +198,14 @@ class _Recoveries(Unsaved, tune.Callback):
 class _Watcher(Unsaved, tune.Callback):
     """Shows the study to its view and hands each trial that ended to the tracker, once."""
 
-    def __init__(self, study: optuna.Study, total: int, on_finished: Callable[[TrialRecord], None], view: View) -> None:
-        self._study, self._total, self._on_finished, self._view = study, total, on_finished, view
-        self._ended = {trial.number for trial in store.read(study).trials if trial.state not in ("running", "waiting")}
-        self._said = set(store.read(study).let_go)
+    def __init__(self, live: LiveStudy, total: int, on_finished: Callable[[TrialRecord], None], view: View) -> None:
+        self._live, self._total, self._on_finished, self._view = live, total, on_finished, view
+        known, self._mark = live.since(0)
+        self._ended = {trial.number for trial in known if trial.state.is_finished()}
+        self._said = set(live.study.user_attrs.get(store.LET_GO, {}))
         self._next_look = 0.0
+        driver = drivers.of(live.study)
+        self._mine = None if driver is None else driver.name
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:  # noqa: ARG002  # Ray's
         if (now := time.monotonic()) >= self._next_look:
@@ -218,12 +216,15 @@ class _Watcher(Unsaved, tune.Callback):
         self._look()
 
     def _look(self) -> None:
-        record = store.read(self._study)
+        record = self._live.record()
         for source in record.let_go.keys() - self._said:
             self._said.add(source)
             self._view.note(record.let_go[source])
-        for trial in record.trials:
-            if trial.state not in ("running", "waiting") and trial.number not in self._ended:
+        changed, self._mark = self._live.since(self._mark)
+        for trial in changed:
+            if trial.state.is_finished() and trial.number not in self._ended:
                 self._ended.add(trial.number)
-                self._on_finished(trial)
+                if self._mine is not None and trial.user_attrs.get(store.DRIVER) != self._mine:
+                    continue  # its own driver hands it on
+                self._on_finished(self._live.of(trial.number))
         self._view.update(record, total=self._total)

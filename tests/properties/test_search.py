@@ -12,9 +12,11 @@ from optuna.trial import TrialState, create_trial
 
 from search_spaces.feasible import feasible_sampler
 from search_spaces.space import Space
+from trainables.protocol import Cause
 from tune_lora import scheduler as schedulers
+from tune_lora.live_study import LiveStudy
 from tune_lora.memory import Memory
-from tune_lora.stopping import reason_to_stop
+from tune_lora.stopping import Rules, reason_to_stop
 from tune_lora.store import StudyRecord, TrialRecord
 
 SPACE = Space.load("lora_tiny")
@@ -116,3 +118,26 @@ def test_a_plateau_needs_its_length_of_trials_after_both_start_up_and_best(
     else:
         since_best = len(values) - 1 - values.index(min(done))
         assert bool(reason) == (since_best >= plateau and len(values) - n_startup >= plateau)
+
+
+@given(data=st.data())
+def test_rules_that_follow_a_study_say_what_its_whole_record_says(data: st.DataObject) -> None:
+    live = LiveStudy(optuna.create_study(direction=data.draw(st.sampled_from(["minimize", "maximize"]))))
+    said = {"plateau": data.draw(st.none() | st.integers(1, 6)), "n_startup": data.draw(st.integers(0, 6))}
+    said["target"] = data.draw(st.none() | st.floats(-2, 2))
+    rules, running = Rules(**said), []
+    for _ in range(data.draw(st.integers(0, 30))):
+        if not running or data.draw(st.booleans()):
+            running.append(live.create({}, {}, {}))
+            continue
+        trial = running.pop(data.draw(st.integers(0, len(running) - 1)))
+        value = data.draw(st.none() | st.sampled_from([-1.0, 0.0, 0.5, 1.0]) | st.floats(-3, 3))
+        cause = data.draw(st.sampled_from([Cause.NAN_LOSS, Cause.INFRASTRUCTURE, Cause.PRUNED]))
+        if value is not None:
+            live.end(trial, TrialState.COMPLETE, [value])
+        else:
+            state = TrialState.PRUNED if cause is Cause.PRUNED else TrialState.FAIL
+            live.end(trial, state, None, {"cause": cause.value})
+        if data.draw(st.booleans()):  # it is not asked after each
+            assert rules(live) == reason_to_stop(live.record(), **said)
+    assert rules(live) == reason_to_stop(live.record(), **said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -13,8 +14,8 @@ from search_spaces.predictive.evidence import observe
 from search_spaces.space import Space
 from trainables.protocol import Cause
 from tune_lora import store
+from tune_lora.live_study import LiveStudy
 from tune_lora.memory import Memory, as_told
-from tune_lora.trial_log import create
 
 
 def space(**more: Any) -> Space:
@@ -23,6 +24,12 @@ def space(**more: Any) -> Space:
 
 def failed(cause: Cause, **more: Any) -> FrozenTrial:
     return create_trial(state=TrialState.FAIL, user_attrs={store.CAUSE: cause.value}, **more)
+
+
+def begin(stored: optuna.Study, spec: Space, params: Mapping[str, Any], config: Mapping[str, Any]) -> FrozenTrial:
+    """A running trial as a searcher makes it."""
+    distributions = {name: found for name, found in spec.distributions().items() if name in params}
+    return LiveStudy(stored).create(params, distributions, {store.CONFIG: dict(config)})
 
 
 def play(cause: Cause) -> list[float]:
@@ -92,7 +99,7 @@ def test_a_sampler_that_predicts_hears_running_trials_and_knows_those_that_faile
     memory = Memory(spec, feasible_sampler(spec, "predictive"), "minimize")
     for index in range(3):
         params, drawn = memory.draw()
-        trial = create(stored, spec, params, config=spec.resolve(params), tune_id=str(index))
+        trial = begin(stored, spec, params, spec.resolve(params))
         memory.bind(trial.number, drawn)
         stored._storage.set_trial_intermediate_value(trial._trial_id, 2, 0.5 + index)
     memory.learn(stored.get_trials(deepcopy=False))
@@ -115,7 +122,7 @@ def test_a_reference_outside_the_space_is_learned_as_it_was_trained() -> None:
     (prior,) = [prior for prior in spec.priors if prior.name == "trial_3_5"]
     config = spec.resolve(spec.complete(prior.params))
     assert config["max_train_epochs"] == 18  # no choice of the space
-    trial = create(stored, spec, spec.within(prior.params), config=config, tune_id="0")
+    trial = begin(stored, spec, spec.within(prior.params), config)
     memory.bind(trial.number, memory.adopt(spec.within(prior.params)))
     memory.learn(stored.get_trials(deepcopy=False))
     memory.draw()
@@ -130,7 +137,7 @@ def test_a_trial_stopped_before_its_first_score_did_not_fail() -> None:
     memory = Memory(spec, feasible_sampler(spec, "predictive"), "minimize")
     for cause in (None, Cause.GRADIENT_EXPLOSION):
         params, drawn = memory.draw()
-        trial = create(stored, spec, params, config=spec.resolve(params), tune_id=str(cause))
+        trial = begin(stored, spec, params, spec.resolve(params))
         memory.bind(trial.number, drawn)
         if cause:
             stored._storage.set_trial_user_attr(trial._trial_id, store.CAUSE, cause.value)
@@ -145,7 +152,7 @@ def test_what_a_running_trial_reported_is_known_as_soon_as_a_study_goes_on() -> 
     stored = optuna.create_study()
     spec = Space.load("lora_tiny")
     params = spec.defaults()
-    trial = create(stored, spec, spec.within(params), config=spec.resolve(params), tune_id="0")
+    trial = begin(stored, spec, spec.within(params), spec.resolve(params))
     stored._storage.set_trial_intermediate_value(trial._trial_id, 2, 0.5)
     memory = Memory(spec, feasible_sampler(spec, "predictive"), "minimize")
     memory.learn(stored.get_trials(deepcopy=False))

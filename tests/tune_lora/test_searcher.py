@@ -218,7 +218,7 @@ def test_three_crashes_in_a_row_stop_the_study_and_are_not_retried(study: Study)
 
 
 def test_the_stop_rule_ends_the_study_with_its_reason_and_lets_running_trials_finish(study: Study) -> None:
-    searcher = study.searcher(stop=lambda record: "target reached" if record.best else None)
+    searcher = study.searcher(stop=lambda live: "target reached" if live.record().best else None)
     searcher.suggest("a")
     searcher.suggest("b")
     complete(searcher, "a", 0.01)
@@ -362,7 +362,7 @@ def test_workers_lost_one_after_another_end_the_study(study: Study) -> None:
 
 
 def test_what_runs_when_the_study_has_enough_is_unfinished(study: Study) -> None:
-    searcher = study.searcher(stop=lambda record: "target reached" if record.best else None)
+    searcher = study.searcher(stop=lambda live: "target reached" if live.record().best else None)
     searcher.suggest("a")
     searcher.suggest("b")
     assert searcher.is_unfinished

@@ -22,7 +22,10 @@ RETRY = "retry:"
 
 
 def settle(
-    live: LiveStudy, trial_folder: Callable[[int], Path], take: Callable[[FrozenTrial], bool] | None = None
+    live: LiveStudy,
+    trial_folder: Callable[[int], Path],
+    take: Callable[[FrozenTrial], bool] | None = None,
+    has_checkpoint: Callable[[Path], bool] = lambda folder: checkpoints.newest(folder) is not None,
 ) -> list[int]:
     """Settles RUNNING trials of a driver that is gone: all, or those that `take` makes this driver's.
 
@@ -34,7 +37,7 @@ def settle(
         if take is not None and not take(trial):
             continue
         folder = trial_folder(trial.number)
-        if checkpoints.newest(folder) is not None:
+        if has_checkpoint(folder):
             to_continue.append(trial.number)
         else:
             TrialLog(live, trial, folder).fail(Cause.INFRASTRUCTURE, "the study was interrupted before a checkpoint")

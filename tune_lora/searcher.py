@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 
 from search_spaces.feasible import choose, feasible_sampler
 from search_spaces.space import Space
+from trainables import checkpoints
 from trainables.protocol import Cause
 from tune_lora import agenda, baseline, drivers, store
 from tune_lora.knowledge import Advice, Knowledge, Reference
@@ -46,7 +47,8 @@ class StudySearcher(Unsaved, Searcher):
     `trial_folder` maps a number to ``<study>/trials/<number>``. `decide_at` are the budgets at which a scheduler
     decides. `retries` limits how often a trial is run again after the infrastructure ended it. `knowledge` is what the
     study starts with (default: what the space holds); with `guarded`, past results that mislead are let go. `horizon`
-    gives a trial's longest budget from its parameters, where trials differ in it.
+    gives a trial's longest budget from its parameters, where trials differ in it. `has_checkpoint` says of a trial's
+    folder whether the trial could go on.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class StudySearcher(Unsaved, Searcher):
         stop: Callable[[LiveStudy], str | None] = lambda _: None,
         retries: int = 2,
         horizon: Callable[[Mapping[str, Any]], int] | None = None,
+        has_checkpoint: Callable[[Path], bool] = lambda folder: checkpoints.newest(folder) is not None,
     ) -> None:
         super().__init__()
         self._study, self._space, self._total = study, space, n_trials_total
         self._distributions = space.distributions()
+        self._has_checkpoint = has_checkpoint
         self._folder, self._decide_at, self._stop, self._retries = trial_folder, tuple(decide_at), stop, retries
         self._seed, knowledge = seed, Knowledge.of(space, direction) if knowledge is None else knowledge
         chosen = choose(sampler, space, max(1, len(objectives)))
@@ -137,7 +141,8 @@ class StudySearcher(Unsaved, Searcher):
         return max(len(self._logs), sum(trial.state == TrialState.RUNNING for trial in self.live.trials))
 
     def _settle(self) -> list[int]:
-        return agenda.settle(self.live, self._folder, self._driver.take if self._driver is not None else None)
+        take = None if self._driver is None else self._driver.take
+        return agenda.settle(self.live, self._folder, take, self._has_checkpoint)
 
     def _end(self, reason: str) -> str:
         self._finish(reason)

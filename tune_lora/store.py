@@ -61,10 +61,12 @@ CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "v
 LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
 DRIVER_PREFIX = "driver:"  # + name: the lease of a driver that is at work (`tune_lora.leases`)
+MIRROR = "mirror_token"  # tells it in its mirror from another study of its name
 PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
 IMPROVEMENT = "improvement_percent"  # {trial number: percent better than the study's own baseline trial}
 SAMPLER_NOTE = "sampler_note"  # what `sampler: auto` is for this study, and why
 SCHEDULER_NOTE = "scheduler_note"  # the last thing the scheduler found out, in words: where grace moved to, and why
+FOOTPRINTS = "footprints"  # {kind of machine: memory that a trial was measured to need there, in bytes}
 
 INTERRUPTED = "interrupted"
 """How the stop reason of a study begins that ctrl-C ended."""

@@ -1,0 +1,164 @@
+"""A study whose nodes share no disk: what the driver brings from object storage, and what it keeps there.
+
+<mirror>/<study>/study.db, study.yaml, all_trials.csv, report.html, figures/, best/, ...   the results folder
+                /base/...                                                                  the untrained base's images
+                /trials/<n>/...                                                            see `trainables.mirror`
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+
+from trainables import checkpoints
+from trainables.mirror import Mirror
+from trainables.mirror_store import MirrorAway, MirrorStore
+from tune_lora import exports, storage_files, store
+from tune_lora.records import StudyRecord
+from tune_lora.spec import StudySpec
+from tune_lora.storage import patient
+
+EVERY_SECONDS = 120.0
+"""Between two copies of the study while it runs."""
+_NOT_COPIED = frozenset({"trials", "logs", "lock", "base"})
+_DATABASE = "study.db"
+
+Say = Callable[[str], None]
+
+
+def check(spec: StudySpec) -> None:
+    """Raises InputError where the mirror cannot be written; does nothing for a study without one."""
+    if spec.resources.mirror is not None:
+        MirrorStore(spec.resources.mirror, patience=0.0).check()
+
+
+def restore(spec: StudySpec, say: Say) -> None:
+    """Brings the study's database from the mirror to a machine that has none: the one it ran on is gone."""
+    if spec.resources.mirror is None or spec.storage is not None or (spec.folder / _DATABASE).is_file():
+        return
+    place = MirrorStore(spec.resources.mirror)
+    if place.get_bytes(f"{spec.name}/{_DATABASE}") is not None:
+        place.get(f"{spec.name}/{_DATABASE}", spec.folder / _DATABASE)
+        say(f"{spec.folder} is empty: the study goes on from its copy in {spec.resources.mirror}")
+
+
+def of(study: optuna.Study, spec: StudySpec) -> Mirror | None:
+    """The mirror of a study's trials; None where it has none."""
+    if spec.resources.mirror is None:
+        return None
+    token = study.user_attrs.get(store.MIRROR)
+    if token is None:  # another study of this name may have left trials there
+        token = secrets.token_hex(8)
+        study.set_user_attr(store.MIRROR, token)
+    return Mirror(spec.resources.mirror, spec.name, str(token))
+
+
+def has_checkpoint(spec: StudySpec) -> Callable[[Path], bool]:
+    """Whether a trial, given its folder below the results, could go on from a checkpoint."""
+    if spec.resources.mirror is None:
+        return lambda folder: checkpoints.newest(folder) is not None
+    place = MirrorStore(spec.resources.mirror)
+
+    def is_mirrored(folder: Path) -> bool:
+        held = place.listing(f"{spec.name}/trials/{folder.name}/checkpoints")
+        return any(key.endswith(checkpoints.MANIFEST) for key in held)
+
+    return is_mirrored
+
+
+def fetch(spec: StudySpec, record: StudyRecord) -> None:
+    """Brings the pictures of all trials, and all that the best one made, into the results folder."""
+    if spec.resources.mirror is None:
+        return
+    place = MirrorStore(spec.resources.mirror)
+    for image in {image for trial in record.trials for images in trial.images.values() for image in images.values()}:
+        parts = Path(image).parts  # trials/<n>/...
+        if parts[0] == "trials" and len(parts) > 2 and not (spec.folder / image).exists():
+            _get_where_there(place, f"{spec.name}/trials/{parts[1]}/files/{'/'.join(parts[2:])}", spec.folder / image)
+    if record.best is not None:
+        below = f"trials/{record.best.number}"
+        _fetch_all(place, f"{spec.name}/{below}/files", spec.folder / below)
+
+
+def fetch_base(spec: StudySpec, folder: Path) -> None:
+    """Brings what the preparation on a node made."""
+    if spec.resources.mirror is not None:
+        _fetch_all(MirrorStore(spec.resources.mirror), f"{spec.name}/base", folder)
+
+
+@contextmanager
+def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
+    """While the block runs, the study is copied to its mirror now and then; when it ends well, all results are.
+
+    What cannot be copied is said, and tried again with the next copy.
+    """
+    if spec.resources.mirror is None:
+        yield
+        return
+    place, over = MirrorStore(spec.resources.mirror), threading.Event()
+
+    def now_and_then() -> None:
+        while not over.wait(EVERY_SECONDS):
+            _aloud(lambda: _copy_study(place, study, spec), say)
+
+    copying = threading.Thread(target=now_and_then, name="mirror", daemon=True)
+    copying.start()
+    try:
+        yield
+    finally:
+        over.set()
+        copying.join()
+        _aloud(lambda: _copy_study(place, study, spec), say)
+    _aloud(lambda: _copy_results(place, spec), say)
+
+
+def _aloud(copy: Callable[[], None], say: Say) -> None:
+    try:
+        copy()
+    except MirrorAway as error:
+        say(f"the mirror was not brought up to date: {error}")
+
+
+def _copy_study(place: MirrorStore, study: optuna.Study, spec: StudySpec) -> None:
+    """The database, where it is a file, and the tables made from it, as they are at this moment."""
+    storage = patient(study)
+    assert storage is not None
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, held = Path(scratch), study
+        if not storage_files.is_server(str(storage.url)):
+            storage_files.backup(storage.engine, folder / _DATABASE)
+            held = store.load_study(folder)
+        else:
+            held = optuna.load_study(study_name=study.study_name, storage=storage)
+        exports.write_all(held, folder, held.user_attrs.get(store.SPEC) or spec.as_mapping())
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not path.name.startswith(f"{_DATABASE}-"):
+                place.put(path, f"{spec.name}/{path.name}")
+
+
+def _copy_results(place: MirrorStore, spec: StudySpec) -> None:
+    for path in sorted(spec.folder.rglob("*")):
+        inside = path.relative_to(spec.folder)
+        if path.is_file() and inside.parts[0] not in _NOT_COPIED and not inside.parts[0].startswith(_DATABASE):
+            place.put(path, f"{spec.name}/{inside.as_posix()}")
+
+
+def _fetch_all(place: MirrorStore, prefix: str, folder: Path) -> None:
+    for key, size in place.listing(prefix).items():
+        here = folder / key
+        if os.pardir in Path(key).parts:
+            continue  # whoever writes there must not choose where it lands here
+        if not here.is_file() or here.stat().st_size != size:
+            place.get(f"{prefix}/{key}", here)
+
+
+def _get_where_there(place: MirrorStore, key: str, target: Path) -> None:
+    if place.has(key):
+        place.get(key, target)

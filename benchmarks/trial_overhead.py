@@ -29,9 +29,9 @@ SPACE = {
 
 def _ours(trials: int) -> float:
     from cluster.connect import session
-    from tune_lora import spec, store, tuning
+    from tune_lora import placing, spec, store, tuning
     from tune_lora.build import plan
-    from tune_lora.study import NoView, _open, _place
+    from tune_lora.study import NoView, _open
     from tune_lora.tracking import start
 
     with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def _ours(trials: int) -> float:
         chosen.folder.mkdir(parents=True)
         study = _open(chosen)
         with session() as capacity:
-            placed = _place(chosen, capacity)
+            placed = placing.place(chosen, capacity, NoView())
             tracker = start("off", project="", group="", folder=chosen.folder)
             begun = time.perf_counter()
             tuning.tune_study(study, ready, placed, trials, on_finished=tracker.finished, view=NoView())

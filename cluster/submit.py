@@ -72,25 +72,28 @@ class Jobs:
         wanted = [job for job in found if job.study == (study or job.study) and job.folder == (folder or job.folder)]
         return sorted(wanted, key=lambda job: (job.began, job.id))
 
-    def find(self, what: str) -> Job:
-        """The job of that name, else the latest of the study of that name.
+    def find(self, what: str, folder: str | None = None) -> Job:
+        """The job of that name, else the latest of the study of that name; `folder` is that of its results.
 
         Raises:
-            InputError: there is none, or several studies of that name have results in several folders.
+            InputError: there is none, or several studies of that name, of which not just one runs.
         """
         everything = self.of_study()
         if named := [job for job in everything if job.id == what]:
             return named[0]
-        found = [job for job in everything if job.study == what]
+        found = [job for job in everything if job.study == what and job.folder == (folder or job.folder)]
         if not found:
             available = ", ".join(dict.fromkeys(job.study for job in everything)) or "none"
             raise InputError(f"{what}: no such study or job at {self.address}; available: {available}")
-        if len({job.folder for job in found}) > 1:
+        if len({job.folder for job in found}) == 1:
+            return found[-1]
+        running = [job for job in found if not job.is_over]
+        if len(running) != 1:
             raise InputError(
                 f"{what}: several studies of that name at {self.address}; must be one of the jobs "
                 f"{', '.join(job.id for job in found)}"
             )
-        return found[-1]
+        return running[0]
 
     def submit(self, package: Path, study: str, folder: str, environment: Mapping[str, str]) -> Job:
         """Starts a study from its package.

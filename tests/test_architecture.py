@@ -57,14 +57,18 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset({"trainers"}),
-    frozenset({"build", "exports", "knowledge", "live_study", "memory", "refusals", "trial_log", "wording"})
+    frozenset(
+        {"build", "exports", "mirroring", "knowledge", "live_study", "memory", "refusals", "trial_log", "wording"}
+    )
     | {"recoveries"},
-    frozenset({"agenda", "progress", "same_study", "sampling", "scheduler", "searcher", "stopping", "tracking"}),
+    frozenset({"agenda", "progress", "same_study", "sampling", "scheduler", "searcher", "stopping", "tracking"})
+    | {"heaviest", "limited"},
     frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"})
     | {"advise", "advice_evidence", "advice_view", "overrides", "places", "running_view"},
     frozenset({"report"}),
     frozenset({"phases_report"}),
-    frozenset({"study", "tuning", "single", "loras", "texts", "along", "job_secrets", "submission"}),
+    frozenset({"study", "tuning", "single", "loras", "texts", "placing", "measuring"})
+    | {"along", "job_secrets", "submission"},
     frozenset({"phases"}),
     frozenset({"cli", "lora_commands", "result_commands", "study_commands", "train_commands", "submit_commands"}),
 )
@@ -79,6 +83,7 @@ RAY_ONLY_IN = {
     "tune_lora/scheduler/deciding.py",
     "tune_lora/scheduler/optuna_pruners.py",
     "tune_lora/scheduler/pausing.py",
+    "tune_lora/limited.py",
     "tune_lora/stopping.py",
     "tune_lora/tracking.py",
     "trainables/ray_adapter.py",

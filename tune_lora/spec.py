@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from search_spaces import documents
-from trainables import user_module
+from trainables import mirror_uri, user_module
 from tune_lora.classifier_spec import ClassifierSpec
 from tune_lora.custom_spec import CustomSpec
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
@@ -30,6 +30,7 @@ from tune_lora.storage_url import written
 from tune_lora.text_spec import TextSpec
 from tune_lora.transfer_spec import TransferSpec
 
+LARGEST_GIB = 2**20
 BASES = ("tiny-sd", "smollm2")
 """Known by name, wherever they lie."""
 
@@ -63,14 +64,27 @@ class BudgetSpec(_Closed):
 
 
 class ResourcesSpec(_Closed):
-    """Of one trial. `concurrent` is how many run at a time, or ``auto``: as many as fit. Several `processes` train a
-    trial together, each on its part of every batch."""
+    """Of one trial. `concurrent` is how many run at a time, or ``auto``: as many as fit, also while nodes join and
+    leave. Several `processes` train a trial together, each on its part of every batch. ``gpu: auto`` and ``memory:
+    auto`` measure a trial and pack as many as fit."""
 
     cpu: float = Field(1, gt=0)
-    gpu: float | None = Field(None, ge=0, description="null: one where there is one")
+    gpu: float | Literal["auto"] | None = Field(
+        None, description="null: one where there is one; auto: the share that one needs"
+    )
+    memory: float | Literal["auto"] | None = Field(
+        None, description="GiB of RAM; null: not looked at, but with gpu: auto measured"
+    )
+    margin: float = Field(0.15, ge=0, le=4, description="of memory, kept free beside what was measured")
     processes: int | None = Field(None, ge=1, description="that train a trial together; null: one a GPU")
     concurrent: int | Literal["auto"] = "auto"
+    wait_hours: float | None = Field(
+        None, gt=0, le=1000, description="for a node that fits a trial, also to join later; null: refused at once"
+    )
     address: str | None = Field(None, description="of a Ray cluster; null: RAY_ADDRESS, else this machine")
+    mirror: str | None = Field(
+        None, description="object storage for nodes that share no disk: s3://bucket/prefix?endpoint_override=host:port"
+    )
 
     @field_validator("concurrent")
     @classmethod
@@ -79,23 +93,46 @@ class ResourcesSpec(_Closed):
             raise ValueError(f"got {value}; must be auto or a whole number from 1")
         return value
 
+    @field_validator("mirror")
+    @classmethod
+    def mirror_holds_no_password(cls, value: str | None) -> str | None:
+        if value is not None and (why := mirror_uri.mistake(value)) is not None:
+            raise ValueError(why)
+        return value
+
     @field_validator("gpu")
     @classmethod
-    def gpu_share_can_be_placed(cls, value: float | None) -> float | None:
-        if value is not None and value > 1 and not float(value).is_integer():
-            raise ValueError(f"got {value}; must be a share up to 1 or a whole number")
+    def gpu_share_can_be_placed(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float | int) and not (0 <= value <= 1 or (value > 1 and float(value).is_integer())):
+            raise ValueError(f"got {value}; must be a share up to 1 or a whole number, or auto")
+        return value
+
+    @field_validator("memory")
+    @classmethod
+    def memory_is_positive(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float | int) and not 0 < value < LARGEST_GIB:
+            raise ValueError(f"got {value}; must be above 0 and below {LARGEST_GIB} GiB, or auto")
         return value
 
     @model_validator(mode="after")
     def each_process_has_a_device(self) -> ResourcesSpec:
-        if self.processes is not None and self.gpu and self.processes > max(1, self.gpu):
+        if self.processes is None or self.processes == 1 or not self.gpu:
+            return self
+        if self.gpu == "auto":
+            raise ValueError(f"processes: got {self.processes} with gpu: auto, which shares one; must be left out")
+        if self.processes > max(1, self.gpu):
             raise ValueError(f"processes: got {self.processes} on {self.gpu:g} GPUs; must be at most one for each")
         return self
 
     @property
+    def is_measured(self) -> bool:
+        """Whether a trial is measured before the first."""
+        return "auto" in (self.gpu, self.memory)
+
+    @property
     def together(self) -> int:
         """How many processes train a trial together."""
-        return self.processes or max(1, int(self.gpu or 1))
+        return self.processes or (max(1, int(self.gpu)) if isinstance(self.gpu, float) else 1)
 
 
 class TrackingSpec(_Closed):
@@ -345,7 +382,7 @@ def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | N
         try:
             beside = folder / Path(path).expanduser()
             return str(beside.resolve()) if beside.exists() else path
-        except (OSError, RuntimeError) as error:  # a name too long, a home of nobody
+        except (OSError, RuntimeError, ValueError) as error:  # a name too long, a home of nobody, a null byte
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"path: got {path!r}, which can be none ({reason}); must be a file or a folder") from None
 
@@ -429,7 +466,10 @@ def located(message: str, place: str, source: str, lines: Mapping[str, int]) -> 
 
 def _mistake(detail: ErrorDetails, source: str, lines: Mapping[str, int]) -> str:
     # Union members are named in pydantic's location; only real keys are places.
-    parts = [str(part) for part in detail["loc"] if not _names_a_union_member(part)]
+    places = [part for part in detail["loc"] if not _names_a_union_member(part)]
+    if detail["type"] == "extra_forbidden" and places[-1:] != [detail["loc"][-1]]:
+        places.append(detail["loc"][-1])  # a key that somebody wrote, even if it is called `int`
+    parts = [str(part) for part in places]
     return located(_wording(detail, parts), ".".join(parts), source, lines)
 
 

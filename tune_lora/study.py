@@ -7,18 +7,16 @@ import re
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
-from cluster.capacity import concurrent, gpus_per_trial, slots
-from cluster.connect import session
+from cluster.connect import options, session
 from cluster.package import is_unpacked
-from cluster.spec import Capacity, TrialResources
 from trainables import outages
+from trainables.mirror import Mirror
 from trainables.protocol import Preparing
 from tune_lora import (
     baseline,
@@ -27,6 +25,8 @@ from tune_lora import (
     figures,
     incidents,
     locks,
+    mirroring,
+    placing,
     report,
     same_study,
     storage,
@@ -36,6 +36,7 @@ from tune_lora import (
 )
 from tune_lora.build import Plan, plan
 from tune_lora.errors import InputError, StudyError
+from tune_lora.placing import Slots
 from tune_lora.spec import StudySpec
 from tune_lora.store import StudyRecord
 
@@ -46,6 +47,7 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the score is measured at rungs, not in every report
     "TUNE_WARN_THRESHOLD_S": "30",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # of Ray's own state, which nobody reads and which grows with the study
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is a line of the study's, not a traceback
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }.items():
@@ -74,19 +76,6 @@ class NoView:
         """Does nothing."""
 
 
-@dataclass(frozen=True)
-class Slots:
-    """How the study's trials are placed."""
-
-    trial: TrialResources
-    count: int
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of one trial."""
-        return max(1, int(self.trial.cpu))
-
-
 def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None = None) -> StudyRecord:
     """Runs (or continues) a study to its end and leaves its tables, figures, report and winner in its folder.
 
@@ -99,13 +88,16 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
     view = view or NoView()
     ready = plan(spec)
     _check_storage_is_reachable(spec)
+    mirroring.check(spec)
+    mirroring.restore(spec, view.note)
     with _full_disk_is_one_line(spec.folder), _driven(spec, view) as study:
         same_study.settle(study, ready)
         total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
         exports.write_study_file(spec.as_mapping(), spec.folder)
         with session(spec.resources.address) as capacity, termination.exits():
-            placed = _place(spec, capacity)
+            placed = placing.place(spec, capacity, view)
             _prepare(study, ready, placed, view)
+            placed = placing.packed(placed, ready, study, view)
             with _tracked(spec, view) as tracker:
                 _search(study, ready, placed, total, tracker, view)
         return _write_down(study, ready, total, view)
@@ -166,7 +158,11 @@ def _driven(spec: StudySpec, view: View) -> Generator[optuna.Study, None, None]:
     """The open study, with this process as its driver, or as one of them where it is stored in a database server."""
     with locks.driving(spec.storage_url, spec.folder, spec.name):
         study = _open(spec)
-        with storage.listening(study, _Aloud(study, view)), drivers.joined(study) as driver:
+        with (
+            storage.listening(study, _Aloud(study, view)),
+            drivers.joined(study) as driver,
+            mirroring.kept(study, spec, view.note),
+        ):
             if driver is not None and driver.others:
                 view.note(f"{len(driver.others)} more at work on this study: {', '.join(driver.others)}")
             yield study
@@ -198,11 +194,6 @@ def _open(spec: StudySpec) -> optuna.Study:
     return study
 
 
-def _place(spec: StudySpec, capacity: Capacity) -> Slots:
-    trial = TrialResources(spec.resources.cpu, gpus_per_trial(spec.resources.gpu, capacity, spec.resources.together))
-    return Slots(trial, concurrent(spec.resources.concurrent, slots(trial, capacity)))
-
-
 # --- before the first trial ------------------------------------------------------------------------------------------
 
 
@@ -213,7 +204,8 @@ def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> Non
     view.note("preparing: data, caches, and what the trials are compared with")
     folder = ready.spec.folder / "base"
     folder.mkdir(parents=True, exist_ok=True)
-    found = _on_a_worker(ready, placed, folder.absolute())
+    found = _on_a_worker(ready, placed, folder.absolute(), mirroring.of(study, ready.spec))
+    mirroring.fetch_base(ready.spec, folder)
     study.set_user_attr(store.CALIBRATION, found["calibration"])
     for note in found["calibration"].get("data", ()):
         view.note(str(note))
@@ -222,7 +214,7 @@ def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> Non
     study.set_user_attr(store.BASELINE, found["baseline"])
 
 
-def _on_a_worker(ready: Plan, placed: Slots, folder: Path) -> dict[str, Any]:
+def _on_a_worker(ready: Plan, placed: Slots, folder: Path, mirror: Mirror | None) -> dict[str, Any]:
     import ray
 
     from trainables.protocol import TrialContext
@@ -231,9 +223,9 @@ def _on_a_worker(ready: Plan, placed: Slots, folder: Path) -> dict[str, Any]:
     # What every trial has in common, such as the precision: the base is judged as they are.
     context = TrialContext(params=ready.space.resolve({}), folder=folder, threads=placed.threads)
     # The worker's memory goes back when it is done; trials have workers of their own.
-    task = ray.remote(num_cpus=placed.trial.cpu, num_gpus=placed.trial.gpu, max_calls=1)(_prepare_remotely)
+    task = ray.remote(max_calls=1, **options(placed.trial))(_prepare_remotely)
     try:
-        result: dict[str, Any] = ray.get(task.remote(ready.trainer, context))
+        result: dict[str, Any] = ray.get(task.remote(ready.trainer, context, mirror))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TuneLoraError):
             raise error.cause from None
@@ -241,7 +233,9 @@ def _on_a_worker(ready: Plan, placed: Slots, folder: Path) -> dict[str, Any]:
     return result
 
 
-def _prepare_remotely(trainer: Any, context: Any) -> dict[str, Any]:
+def _prepare_remotely(trainer: Any, context: Any, mirror: Mirror | None) -> dict[str, Any]:
+    if mirror is not None:
+        return mirror.prepared(trainer, context)
     found: dict[str, Any] = trainer.prepare(context)
     return found
 
@@ -279,6 +273,7 @@ def _write_down(study: optuna.Study, ready: Plan, total: int, view: View) -> Stu
     if gains := baseline.stored(record):
         study.set_user_attr(store.IMPROVEMENT, gains)
     view.update(record, total=total, force=True)
+    mirroring.fetch(ready.spec, record)
     with locks.turn(ready.spec.folder / "logs" / "results.lock"):  # drivers may share the folder
         write_results(record, study, ready.spec.folder, ready.spec.as_mapping())
     return record

@@ -120,7 +120,11 @@ def _found(what: str, address: str) -> tuple[Jobs, Job]:
     from tune_lora import spec
 
     jobs = Jobs(address)
-    return jobs, jobs.find(spec.load(Path(what)).name if what.endswith((".yaml", ".yml")) else what)
+    if not what.endswith((".yaml", ".yml")):
+        return jobs, jobs.find(what)
+    asked = spec.load(Path(what))
+    # Where results were named on the command line alone, the file does not know the folder.
+    return jobs, jobs.find(asked.name, str(asked.folder) if asked.folder.is_absolute() else None)
 
 
 def _follow(jobs: Jobs, job: Job) -> None:

@@ -13,12 +13,14 @@ from ray.tune import Stopper
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.stopper import CombinedStopper
 
+from trainables.mirrored import mirrored
 from trainables.parallel import on_devices
 from trainables.protocol import FOLD_SCORE
 from trainables.ray_adapter import trainable_for
-from tune_lora import drivers, incidents, recoveries, store, termination, trainers
+from tune_lora import drivers, incidents, mirroring, recoveries, store, termination, trainers
 from tune_lora import scheduler as schedulers
 from tune_lora.build import Plan
+from tune_lora.limited import Limited
 from tune_lora.live_study import LiveStudy
 from tune_lora.searcher import StudySearcher
 from tune_lora.stopping import Rules, TimeoutStopper
@@ -26,7 +28,8 @@ from tune_lora.store import TrialRecord
 from tune_lora.unsaved import Unsaved
 
 if TYPE_CHECKING:
-    from tune_lora.study import Slots, View
+    from tune_lora.placing import Slots
+    from tune_lora.study import View
 
 LOOK_EVERY_SECONDS = 0.5
 USERS_TARGET = 0.10
@@ -53,16 +56,20 @@ def tune_study(
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
     tuner = tune.Tuner(
         tune.with_resources(
-            trainable_for(
-                on_devices(ready.trainer, spec.resources.together), spec.objective.pruned_on.name, placed.threads
+            mirrored(
+                trainable_for(
+                    on_devices(ready.trainer, spec.resources.together), spec.objective.pruned_on.name, placed.threads
+                ),
+                mirroring.of(study, spec),
             ),
-            {"cpu": placed.trial.cpu, "gpu": placed.trial.gpu},
+            placed.asked,
         ),
         tune_config=tune.TuneConfig(
-            search_alg=schedulers.Slots(searcher, scheduler, placed.count) if pauses else searcher,
+            search_alg=schedulers.Slots(searcher, scheduler, placed.limit)
+            if pauses
+            else Limited(searcher, placed.limit),
             scheduler=scheduler,
             num_samples=-1,
-            max_concurrent_trials=None if pauses else placed.count,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -101,6 +108,7 @@ def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
         stop=Rules(plateau=spec.budget.plateau, n_startup=spec.search.n_startup_trials, target=_target(study, ready)),
         retries=spec.budget.retries,
         horizon=lambda params: ready.trainer.horizon(ready.space.resolve(params)),
+        has_checkpoint=mirroring.has_checkpoint(spec),
     )
 
 

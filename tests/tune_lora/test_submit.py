@@ -112,7 +112,7 @@ def test_it_is_refused_while_it_runs_stopped_in_the_middle_and_continued(there: 
     again = there.run(*asked)
     assert again.returncode == 2 and len(again.stderr.splitlines()) == 1, again.stderr
     assert f"runs already as job {name}" in again.stderr and "tune-lora stop" in again.stderr
-    seen = there.run("status", "curves", "--address", there.address)
+    seen = there.run("status", "curves", "--address", there.address)  # of several of that name the one that runs
     assert seen.returncode == 0, seen.stderr
     assert f"job {name}: running" in seen.stdout and "/8 trials" in seen.stdout
     assert os.uname().nodename in seen.stdout, "on which machine"

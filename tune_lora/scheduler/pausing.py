@@ -8,7 +8,7 @@ when others have come that are worse. Source: Li et al., A System for Massively 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -134,20 +134,21 @@ class PausingAsha(Deciding):
 
 
 class Slots(Unsaved, Searcher):
-    """A searcher for a scheduler that pauses: at most `count` trials run at a time, paused ones not counted.
+    """A searcher for a scheduler that pauses: at most `count()` trials run at a time, paused ones not counted.
 
     Tune's own limit counts paused trials, so that with as many of them as slots nothing would ever begin again.
     """
 
-    def __init__(self, searcher: Searcher, scheduler: PausingAsha, count: int) -> None:
+    def __init__(self, searcher: Searcher, scheduler: PausingAsha, count: Callable[[], int]) -> None:
         super().__init__()
-        self._inner, self._scheduler = searcher, scheduler
-        scheduler.slots = count
+        self._inner, self._scheduler, self._count = searcher, scheduler, count
+        scheduler.slots = count()
         self._live: set[str] = set()
         self._last: dict[str, dict[str, Any]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A new trial, where a slot is free and nobody waits for promotion."""
+        self._scheduler.slots = self._count()
         busy = len(self._live) - self._scheduler.n_paused
         if self._scheduler.promotable is not None or busy >= self._scheduler.slots:
             return None

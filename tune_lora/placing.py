@@ -1,0 +1,155 @@
+"""Where a study's trials go: what one asks for, how many run side by side, and how that follows the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import optuna
+
+from cluster import capacity as fits
+from cluster import connect
+from cluster.spec import Capacity, Footprint, TrialResources
+from tune_lora import measuring, same_study, store
+from tune_lora.build import Plan
+from tune_lora.errors import InputErrors
+from tune_lora.spec import ResourcesSpec, StudySpec
+
+if TYPE_CHECKING:
+    from tune_lora.study import View
+
+_GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How the study's trials are placed: what one asks for, and how many run side by side at first. `now` is how many
+    do now; None: always as many."""
+
+    trial: TrialResources
+    count: int
+    now: Callable[[], int] | None = None
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of one trial."""
+        return max(1, int(self.trial.cpu))
+
+    def limit(self) -> int:
+        """How many may run side by side as of now."""
+        return self.count if self.now is None else self.now()
+
+    @property
+    def asked(self) -> dict[str, float]:
+        """What Tune asks Ray for."""
+        memory = {"memory": self.trial.memory} if self.trial.memory else {}
+        return {"cpu": self.trial.cpu, "gpu": self.trial.gpu, **memory}
+
+
+def place(spec: StudySpec, there: Capacity, view: View) -> Slots:
+    """Places the trials of a study; where they are to be measured, each has a GPU to itself until that is done
+    (`packed`). Waits for a node where the study says so.
+
+    Raises:
+        InputError: none fits, or fewer than were asked for; a machine does not see what it must.
+    """
+    resources = spec.resources
+    there = _with_a_node_for(asked(resources, there), resources, there, view)
+    _check_all_see(spec, there)
+    return fixed(resources, asked(resources, there), there)
+
+
+def packed(placed: Slots, ready: Plan, study: optuna.Study, view: View) -> Slots:
+    """The same with as many trials side by side as fit by what one was measured to need, where that was asked for.
+
+    Raises:
+        InputError: fewer fit than were asked for.
+        StudyError: a trial cannot be measured.
+    """
+    resources = ready.spec.resources
+    if not resources.is_measured:
+        return placed
+    there = connect.capacity()
+    return fixed(resources, _packed(resources, _footprints(ready, study, there, view), view), there)
+
+
+def fixed(resources: ResourcesSpec, trial: TrialResources, there: Capacity) -> Slots:
+    """Slots for trials of a known size."""
+    grows = resources.wait_hours is not None
+    fitting = fits.fitting(trial, there) if grows else fits.slots(trial, there)
+    count = fits.concurrent(resources.concurrent, fitting, grows=grows)
+    watched = connect.Watched()
+
+    def now() -> int:
+        left = fits.fitting(trial, watched())
+        most = left if resources.concurrent == "auto" else min(int(resources.concurrent), left)
+        # One may always begin: where all nodes have left, Ray sees that one is wanted.
+        return fits.concurrent(resources.concurrent, left, grows=True) if grows else max(1, most)
+
+    return Slots(trial, count, now)
+
+
+def asked(resources: ResourcesSpec, there: Capacity) -> TrialResources:
+    """What a trial asks for by the file, as far as that says."""
+    gpu = None if resources.gpu == "auto" else resources.gpu
+    memory = int(resources.memory * _GIB) if isinstance(resources.memory, float) else 0
+    return TrialResources(resources.cpu, fits.gpus_per_trial(gpu, there, resources.together), memory)
+
+
+def _with_a_node_for(trial: TrialResources, resources: ResourcesSpec, there: Capacity, view: View) -> Capacity:
+    """The cluster once a trial fits somewhere: at once, or when a node has joined, where the study waits for one."""
+    if fits.fitting(trial, there) or resources.wait_hours is None:
+        fits.slots(trial, there)
+        return there
+    view.note(
+        f"waiting for a node with {trial.cpu:g} CPUs and {trial.gpu:g} GPUs, for {resources.wait_hours:g} h at most"
+    )
+    connect.wait_for(trial, resources.wait_hours * 3600)
+    there = connect.capacity()
+    fits.slots(trial, there)  # the one line that says what is missing, where it still is
+    return there
+
+
+def _check_all_see(spec: StudySpec, there: Capacity) -> None:
+    """Refuses machines that do not see the results or the data: their trials would be lost, or fail."""
+    if len(there.machines) < 2:
+        return
+    results = [] if spec.resources.mirror else [str(spec.folder.absolute())]  # a mirror is what nodes share instead
+    paths = [*results, *(path for path in same_study.data_paths(spec) if path.startswith("/"))]
+    if found := connect.blind(paths):
+        raise InputErrors(
+            f"{missing}: node {name} does not see it; must be a path that all nodes see" for name, missing in found
+        )
+
+
+# --- measured --------------------------------------------------------------------------------------------------------
+
+
+def _footprints(ready: Plan, study: optuna.Study, there: Capacity, view: View) -> list[Footprint]:
+    """What a trial needs on each kind of machine, measured once a study."""
+    known = {kind: Footprint(**found) for kind, found in study.user_attrs.get(store.FOOTPRINTS, {}).items()}
+    wanted = fits.to_measure(there)
+    for kind in wanted:
+        if kind not in known:
+            view.note(f"measuring how much memory a trial needs{'' if kind == 'cpu' else f' on {kind}'}")
+            known[kind] = measuring.footprint(ready, kind, has_gpu=any(node.gpu >= 1 for node in there.machines))
+            study.set_user_attr(store.FOOTPRINTS, {name: asdict(one) for name, one in known.items()})
+    return [known[kind] for kind in wanted]
+
+
+def _packed(resources: ResourcesSpec, footprints: Sequence[Footprint], view: View) -> TrialResources:
+    trial = fits.packed(
+        resources.cpu,
+        footprints,
+        resources.margin,
+        gpu=resources.gpu if isinstance(resources.gpu, float) else None,
+        memory=int(resources.memory * _GIB) if isinstance(resources.memory, float) else None,
+    )
+    of_gpu = max(one.gpu for one in footprints)
+    share = f", {of_gpu / _GIB:.2f} GiB of its GPU: {trial.gpu:g} GPUs each" if of_gpu else ""
+    needs = max(one.memory for one in footprints) / _GIB
+    view.note(
+        f"a trial was measured to need {needs:.2f} GiB of RAM{share}; {resources.margin:.0%} more is kept for each"
+    )
+    return trial

@@ -67,7 +67,7 @@ def create(
         return _insert(session, database, study._study_id, template, again=attempts > 1)
 
     template._trial_id, template.number = _transact(database, insert)
-    storage_files.sync(database.engine)
+    storage_files.sync_soon(database.engine)
     return template
 
 
@@ -86,7 +86,7 @@ def write(storage: BaseStorage, trial_id: int, entry: Entry) -> bool:
     except TakenOver:
         return False
     if entry.state is not None:
-        storage_files.sync(database.engine)
+        storage_files.sync_soon(database.engine)
     return True
 
 
@@ -114,62 +114,77 @@ def _table(model: type[models.BaseModel]) -> sql.Table:
     return found
 
 
-_TRIALS = _table(models.TrialModel)
+def _insert_or_replace(
+    model: type[models.BaseModel], keys: tuple[str, ...], values: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """The statement by dialect. Built once: that costs as much as the database does."""
+    made = {}
+    for dialect, insert in _INSERTS.items():
+        statement = insert(_table(model))
+        made[dialect] = statement.on_conflict_do_update(
+            index_elements=list(keys), set_={name: statement.excluded[name] for name in values}
+        )
+    return made
+
+
+_TRIALS, _STUDIES = _table(models.TrialModel), _table(models.StudyModel)
+_LOCK_STUDY = sql.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == sql.bindparam("study")).with_for_update()
+_COUNT_EARLIER = sql.select(sql.func.count()).where(
+    _TRIALS.c.study_id == sql.bindparam("study"), _TRIALS.c.trial_id < sql.bindparam("trial")
+)
+_STATE = sql.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == sql.bindparam("trial")).with_for_update()
+_THIS = _TRIALS.update().where(_TRIALS.c.trial_id == sql.bindparam("trial"))
+_SET_NUMBER = _THIS.values(number=sql.bindparam("number_"))
+_SET_ENDED = _THIS.values(state=sql.bindparam("state_"), datetime_complete=sql.bindparam("at"))
+_SET_ATTRIBUTES = _insert_or_replace(models.TrialUserAttributeModel, ("trial_id", "key"), ("value_json",))
+_SET_SCORES = _insert_or_replace(
+    models.TrialIntermediateValueModel, ("trial_id", "step"), ("intermediate_value", "intermediate_value_type")
+)
+_SET_VALUES = _insert_or_replace(models.TrialValueModel, ("trial_id", "objective"), ("value", "value_type"))
 
 
 def _insert(
     session: Session, database: PatientStorage, study_id: int, trial: FrozenTrial, *, again: bool
 ) -> tuple[int, int]:
     """Id and number of the trial. Numbers are given as Optuna gives them: by counting, while the study is locked."""
-    studies = _table(models.StudyModel)
-    session.execute(sql.select(studies.c.study_id).where(studies.c.study_id == study_id).with_for_update())
+    connection = session.connection()
+    connection.execute(_LOCK_STUDY, {"study": study_id})
     if again and (made := made_already(session, study_id, trial)) is not None:
         return int(made.trial_id), int(made.number)
     if database.guard is not None:
         database.guard.admit(session, study_id, trial)
     begun = {"study_id": study_id, "state": trial.state, "datetime_start": _now()}
-    added = session.connection().execute(_TRIALS.insert().values(begun)).inserted_primary_key
+    added = connection.execute(_TRIALS.insert(), begun).inserted_primary_key
     assert added is not None  # of one row there is one
     trial_id = int(added[0])
-    earlier = sql.select(sql.func.count()).where(_TRIALS.c.study_id == study_id, _TRIALS.c.trial_id < trial_id)
-    number = int(session.execute(earlier).scalar_one())
-    session.execute(_TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(number=number))
+    number = int(connection.execute(_COUNT_EARLIER, {"study": study_id, "trial": trial_id}).scalar_one())
+    connection.execute(_SET_NUMBER, {"trial": trial_id, "number_": number})
     for model, rows in (
         (models.TrialParamModel, _params(trial_id, trial)),
         (models.TrialUserAttributeModel, _attributes(trial_id, trial.user_attrs)),
     ):
         if rows:
-            session.execute(_table(model).insert(), rows)
+            connection.execute(_table(model).insert(), rows)
     return trial_id, number
 
 
 def _write(session: Session, database: PatientStorage, trial_id: int, entry: Entry) -> None:
-    query = sql.select(_TRIALS.c.state).where(_TRIALS.c.trial_id == trial_id).with_for_update()
-    state = session.execute(query).scalar_one()
+    connection = session.connection()
+    state = connection.execute(_STATE, {"trial": trial_id}).scalar_one()
     database.require_owner(session, trial_id)  # whoever has it by now may have ended it already
     if state.is_finished():
         if state == entry.state:  # told before, and the answer was lost
             return
         raise UpdateFinishedTrialError(f"the trial with id {trial_id} has ended ({state.name}) and can not be updated")
-    for model, key, rows in (
-        (models.TrialUserAttributeModel, "key", _attributes(trial_id, entry.attributes)),
-        (models.TrialIntermediateValueModel, "step", _scores(trial_id, entry.scores)),
-        (models.TrialValueModel, "objective", _values(trial_id, entry.values or ())),
+    for statement, rows in (
+        (_SET_ATTRIBUTES, _attributes(trial_id, entry.attributes)),
+        (_SET_SCORES, _scores(trial_id, entry.scores)),
+        (_SET_VALUES, _values(trial_id, entry.values or ())),
     ):
-        _upsert(session, model, ("trial_id", key), rows)
+        if rows:
+            connection.execute(statement[connection.dialect.name], rows)
     if entry.state is not None:
-        ended = {"state": entry.state, "datetime_complete": _now()}
-        session.execute(_TRIALS.update().where(_TRIALS.c.trial_id == trial_id).values(ended))
-
-
-def _upsert(
-    session: Session, model: type[models.BaseModel], keys: tuple[str, str], rows: Sequence[Mapping[str, Any]]
-) -> None:
-    if not rows:
-        return
-    insert = _INSERTS[session.get_bind().dialect.name](_table(model))
-    new = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-    session.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=new), list(rows))
+        connection.execute(_SET_ENDED, {"trial": trial_id, "state_": entry.state, "at": _now()})
 
 
 def _now() -> dt.datetime:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,24 @@ def sync(engine: Engine) -> None:
         os.fsync(log)
     finally:
         os.close(log)
+
+
+_flusher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="flush")
+_waiting: set[Engine] = set()
+
+
+def sync_soon(engine: Engine) -> None:
+    """`sync` in the background: a driver need not wait for the disk. The log is a sequence, so what is written later is
+    never there without what was written before. A disk that fails is noticed by SQLite itself at its next write.
+    """
+    if database_file(engine.url) is not None and engine not in _waiting:
+        _waiting.add(engine)
+        _flusher.submit(_flush, engine)
+
+
+def _flush(engine: Engine) -> None:
+    _waiting.discard(engine)  # before, so that what is written while the disk works is waited for as well
+    sync(engine)
 
 
 def close(engine: Engine) -> None:

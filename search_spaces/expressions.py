@@ -49,7 +49,7 @@ class Expression:
         evaluator = EvalWithCompoundTypes(names=values, functions=dict(FUNCTIONS))
         try:
             return evaluator.eval(self.text, previously_parsed=self.tree)
-        except (InvalidExpression, ArithmeticError, TypeError, ValueError) as error:
+        except (InvalidExpression, ArithmeticError, TypeError, ValueError, RecursionError) as error:
             shown = ", ".join(f"{name}={values[name]!r}" for name in sorted(self.names) if name in values)
             raise ExpressionError(f"{self.text!r} cannot be evaluated with {shown or 'no values'}: {error}") from None
 
@@ -68,11 +68,10 @@ def parse(text: Any) -> Expression:
     """
     source = str(text).strip()
     try:
-        tree = ast.parse(source, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", str(error))
+        joined = _DottedNames().visit(ast.parse(source, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: brackets in brackets
+        reason = getattr(error, "msg", str(error)) or "it is nested too deeply"
         raise ExpressionError(f"{source!r} is not an expression: {reason}") from None
-    joined = _DottedNames().visit(tree)
     _check(joined, source)
     nodes = list(ast.walk(joined))
     called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}

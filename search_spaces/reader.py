@@ -241,6 +241,9 @@ class Reader:
     def _stratify(self, parameters: Mapping[str, Domain | Parameter]) -> tuple[str, ...]:
         names = self.source.get("stratify") or []
         names = [names] if isinstance(names, str) else names
+        if not isinstance(names, list):
+            self.mistakes.add("stratify", f"got {names!r}, must be a list of parameters")
+            return ()
         for name in names:
             self.mistakes.unknown_name("stratify", name, "parameter", parameters)
         return tuple(names)

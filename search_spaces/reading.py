@@ -25,9 +25,9 @@ def load(what: str | Path | Mapping[str, Any], where: str) -> Space:
     """See `Space.load`."""
     if isinstance(what, Mapping):
         return from_mapping(what, where)
-    path = shipped().get(str(what), Path(what).expanduser())
-    if not path.is_file():
-        if path.suffix in (".yaml", ".yml"):
+    path = shipped().get(str(what)) or _file(what)
+    if path is None:
+        if Path(what).suffix in (".yaml", ".yml"):
             raise InputErrors(
                 [f"{where}: file {str(what)!r} does not exist; must be a space's YAML file, or a shipped space"]
             )
@@ -37,6 +37,14 @@ def load(what: str | Path | Mapping[str, Any], where: str) -> Space:
     return from_mapping(
         documents.read(path), where if path in shipped().values() else str(path), default_name=path.stem
     )
+
+
+def _file(what: str | Path) -> Path | None:
+    try:
+        path = Path(what).expanduser()
+        return path if path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # a name too long, a home of nobody, a null byte
+        return None
 
 
 def from_mapping(mapping: Mapping[str, Any], where: str, default_name: str = "inline") -> Space:

@@ -84,8 +84,8 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None. One without a manifest cannot be told."""
     try:
         manifest = _manifest(checkpoint)
-        known = dict(manifest["files"])
-    except (ValueError, KeyError, TypeError):
+        known = {str(name): (int(size), str(digest)) for name, (size, digest) in manifest["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"{MANIFEST} cannot be read"
     except FileNotFoundError:
         return None if any(checkpoint.iterdir()) else "it is empty"
@@ -174,7 +174,7 @@ def _incarnation(checkpoint: Path) -> float:
         return int(_manifest(checkpoint)["incarnation"])
     except FileNotFoundError:
         return 0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return _UNREADABLE
 
 

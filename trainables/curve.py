@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import os
 import random
 import time
 from collections.abc import Generator
@@ -13,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
+from trainables.rules import mistakes, number, whole
 
 METRICS = ("score", "val_loss", "cost")
 """What each report holds."""
 RANK = 16
 """The rank at which an epoch costs 1."""
+TRACE = "TUNE_LORA_CURVE_TRACE"
+"""Environment variable: a folder."""
 _STATE = "curve.json"
+_RULES = {"learning_rate": number(above=0), "max_train_epochs": whole(), "network_dim": number(above=0)}
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Curve:
 
     def check(self, params: Params) -> list[str]:
         """What is wrong with a configuration."""
-        return [] if "learning_rate" in params else ["learning_rate is missing; the curve needs it"]
+        missing = [] if "learning_rate" in params else ["learning_rate is missing; the curve needs it"]
+        return missing + mistakes(params, _RULES)
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """One Report an epoch, each with the score."""
@@ -53,6 +59,7 @@ class Curve:
         done = _done(context.restore)
         for epoch in range(done + 1, self.horizon(context.params) + 1):
             time.sleep(self.seconds)
+            _trace(context, epoch)
             if rate > self.crash_above:
                 raise RuntimeError("a bug, as it was asked for")
             if rate > self.nan_above and epoch >= 2:
@@ -64,6 +71,13 @@ class Curve:
             metrics = {"score": score, "val_loss": score, "cost": epoch * (rank or RANK) / RANK}
             final = epoch == self.horizon(context.params)
             yield Report(epoch, metrics, functools.partial(_write, epoch=epoch), final=final)
+
+
+def _trace(context: TrialContext, epoch: int) -> None:
+    """Notes an epoch that was really computed where `TRACE` names a folder, so that repeated ones can be counted."""
+    if folder := os.environ.get(TRACE):
+        with (Path(folder) / f"{context.folder.name}.txt").open("a") as stream:
+            stream.write(f"{epoch}\n")
 
 
 def _done(folder: Path | None) -> int:

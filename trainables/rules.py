@@ -41,7 +41,7 @@ def number(
     """A finite number from `least` (or above `above`), below `below` and up to `most`."""
 
     def holds(value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if not _is_number(value):
             return False
         return (value > above if above is not None else value >= least) and value < below and value <= most
 
@@ -50,12 +50,21 @@ def number(
     return Rule(holds, f"a number {start}{end}" + (f", such as {such_as}" if such_as else ""))
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number; a whole one that no float can hold is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def whole(least: int = 1) -> Rule:
     """A whole number from `least`; 2.0 is one."""
 
     def holds(value: Any) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        return is_number and value >= least and value == int(value)
+        return _is_number(value) and value >= least and value == int(value)
 
     return Rule(holds, f"a whole number from {least}")
 

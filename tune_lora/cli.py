@@ -13,7 +13,7 @@ import typer
 
 from trainables.redaction import redacted
 from tune_lora import __version__, lora_commands, result_commands, study_commands, submit_commands, train_commands
-from tune_lora.errors import TuneLoraError
+from tune_lora.errors import TuneLoraError, one_line
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.filename is None:  # not about a file that somebody named
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201 - as above
+        print(f"error: {one_line(f'{error.filename}: {error.strerror}')}", file=sys.stderr)  # noqa: T201 - as above
         sys.exit(1)
 
 

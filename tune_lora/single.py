@@ -160,7 +160,8 @@ def _record(folder: Path) -> dict[str, Any] | None:
         found = json.loads((folder / RECORD).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"params", "seed"} <= found.keys() else None
+    is_ours = isinstance(found, dict) and isinstance(found.get("params"), dict) and "seed" in found
+    return found if is_ours and isinstance(found.get("metrics", {}), dict) else None
 
 
 def _write_record(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables import json_text
 from trainables.classification.source import FILE_NAME, DataSource
 from trainables.lora.pictures import IMAGE_SUFFIXES, checked_size
 from trainables.paths import inside
@@ -96,8 +96,8 @@ def _objects(listing: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
+                entry = json_text.parse(line)
+            except ValueError:
                 entry = None
             if not isinstance(entry, dict):
                 raise InputError(f"{listing}:{number}: must be a JSON object with {FILE_NAME} and the label")

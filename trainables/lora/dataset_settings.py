@@ -9,6 +9,9 @@ from typing import Any
 
 from trainables.lora.buckets import LARGEST, SMALLEST, Buckets, Size
 
+LARGEST_SIDE, LARGEST_BUCKET = 2048, 8192
+"""Pixels of the longest side of a resolution, and of a bucket: a slip of the pen is not taken for either."""
+
 
 @dataclass(frozen=True)
 class Showing:
@@ -45,12 +48,13 @@ def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def _is_side(value: Any) -> bool:
-    return _is_whole(value, 16) and value % 8 == 0
+def _is_side(value: Any, most: int = LARGEST_BUCKET) -> bool:
+    return _is_whole(value, 16) and value <= most and value % 8 == 0
 
 
 def _is_resolution(value: Any) -> bool:
-    return _is_side(value) or (isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_side, value)))
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return all(_is_side(side, LARGEST_SIDE) for side in sides)
 
 
 def _is_share(value: Any) -> bool:
@@ -73,10 +77,10 @@ _Rule = tuple[Callable[[Any], bool], str]
 _COUNT: _Rule = (lambda value: _is_whole(value, 1), "a whole number from 1")
 _TRUTH: _Rule = (_is_truth, "true or false")
 _SHARE: _Rule = (_is_share, "a share from 0 to 1")
-_SIDE: _Rule = (_is_side, "a multiple of 8 from 16")
+_SIDE: _Rule = (_is_side, f"a multiple of 8 from 16 to {LARGEST_BUCKET}")
 _TEXT: _Rule = (_is_text, "a text")
 _RULES: Mapping[str, _Rule] = {
-    "resolution": (_is_resolution, "a multiple of 8 from 16, or a pair of them, [width, height]"),
+    "resolution": (_is_resolution, f"a multiple of 8 from 16 to {LARGEST_SIDE}, or a pair of them, [width, height]"),
     "batch_size": _COUNT,
     "enable_bucket": _TRUTH,
     "min_bucket_reso": _SIDE,
@@ -157,8 +161,9 @@ def settings_of(chosen: Mapping[str, Any], source: str, mistakes: list[str]) -> 
         else:
             mistakes.append(f"{source}: {name} is {value!r}; must be {wanted}")
     found = Settings(right)
-    mistakes.extend(f"{source}: {mistake}" for mistake in _unfit_buckets(found))
-    return found
+    unfit = [f"{source}: {mistake}" for mistake in _unfit_buckets(found)]
+    mistakes.extend(unfit)
+    return Settings({**right, "enable_bucket": False}) if unfit else found
 
 
 def _unfit_buckets(settings: Settings) -> Iterator[str]:

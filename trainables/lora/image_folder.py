@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables import json_text
 from trainables.lora.buckets import Size
 from trainables.lora.dataset_settings import Captions
 from trainables.lora.pictures import IMAGE_SUFFIXES, checked_size
@@ -74,9 +74,9 @@ def _listed(folder: Path, mistakes: list[str]) -> Iterator[tuple[Path, str]]:
             continue
         place = f"{folder / METADATA}:{number}"
         try:
-            entry = json.loads(line)
+            entry = json_text.parse(line)
             name, text = str(entry["file_name"]), str(entry["text"])
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             mistakes.append(f"{place}: must be a JSON object with file_name and text")
             continue
         if "\0" in name:

@@ -70,7 +70,7 @@ def read_toml(path: Path, mistakes: list[str]) -> list[Subset]:
     """
     try:
         document = tomllib.loads(path.read_text("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, brackets in brackets
         raise InputError(f"{path}: is not TOML ({error})") from None
     _check_keys(path, "top level", document, {"general", "datasets"}, mistakes)
     general = document.get("general", {})

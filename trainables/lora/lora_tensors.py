@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from trainables import json_text
 from trainables.lora import peft_layout
 from tune_lora.errors import InputError
 
@@ -208,7 +208,7 @@ def _part_of(stem: str) -> str:
 
 def _json(text: str | None) -> Mapping[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        found = json_text.parse(text or "{}")
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from trainables import json_text
 from trainables.lora.layouts import (
     CHECKPOINT,
     V_PREDICTION_MARK,
@@ -125,7 +125,7 @@ def _shapes_then(path: Path, _size: int, _mtime_ns: int) -> Shapes:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json_text.parse(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,8 @@ from trainables.lora.buckets import Size, crop_box
 from tune_lora.errors import InputError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_PIXELS = 90_000_000
+"""Of one image. A file of a few kilobytes may stand for more than memory holds."""
 _LYING = (5, 6, 7, 8)
 """EXIF orientations whose width and height are exchanged."""
 
@@ -19,15 +24,18 @@ def checked_size(path: Path) -> Size:
     """Width and height as the image is seen, once the whole file has been read.
 
     Raises:
-        InputError: there is no such file, or it is no image or a damaged one.
+        InputError: there is no such file, it is no image or a damaged one, or too large.
     """
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             width, height = image.size
+            if width * height > MOST_PIXELS:
+                raise InputError(f"{path}: is {width} x {height} pixels; must be at most {MOST_PIXELS:,} in all")
             told = image.format != "PNG" or "exif" in image.info  # else a PNG would be decoded whole in search of it
             lying = told and image.getexif().get(ExifTags.Base.Orientation) in _LYING
             if image.format == "PNG":
                 image.verify()  # compares its check sums, which other formats do not have
+                _decode(path)
             else:
                 image.draft("RGB", (64, 64))  # a JPEG is read to its end, and decoded small
                 image.load()
@@ -40,6 +48,21 @@ def checked_size(path: Path) -> Size:
     return (height, width) if lying else (width, height)
 
 
+def _decode(path: Path) -> None:
+    """Check sums may be right, and rows be missing all the same."""
+    with _opened(path) as image:
+        image.load()
+
+
+@contextmanager
+def _opened(path: Path) -> Generator[Image.Image, None, None]:
+    """The image, without Pillow's remarks on camera data that it cannot read: the picture is what counts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as image:
+            yield image
+
+
 def pixels(path: Path, size: int | Size) -> np.ndarray:
     """The image as uint8 (height, width, 3): upright, transparency on white, resized to cover `size` and cut to it
     around its centre.
@@ -47,7 +70,7 @@ def pixels(path: Path, size: int | Size) -> np.ndarray:
     `size` is width and height, or the side of a square.
     """
     target = (size, size) if isinstance(size, int) else size
-    with Image.open(path) as opened:
+    with _opened(path) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGBA")
     canvas = Image.new("RGBA", image.size, "white")
     image = Image.alpha_composite(canvas, image).convert("RGB")

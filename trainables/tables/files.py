@@ -15,6 +15,7 @@ from tune_lora.errors import InputError
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _MARKS = (";", "\t", ",", "|")
+_BLOCK = 1 << 20
 _PARQUET = (".parquet", ".pq")
 
 
@@ -100,6 +101,8 @@ def _csv(path: Path, delimiter: str) -> Cells:
 def _header(path: Path, delimiter: str) -> list[str]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         names = next(csv.reader(file, delimiter=delimiter), [])
+        while file.read(_BLOCK):  # all of it must be UTF-8: the reader of ragged rows takes that for granted
+            pass
     _must_be_separated(path, names, delimiter)
     _must_differ(path, names)
     return names

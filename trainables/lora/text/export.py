@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from trainables import json_text
 from trainables.lora.adapters import Adapter
 from trainables.lora.choices import PRECISIONS
 from trainables.lora.layers import LoraLayer
@@ -111,7 +112,7 @@ def base_of(folder: Path) -> str | None:
 
 def _json_object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json_text.parse(path.read_text("utf-8"))
     except ValueError:
         found = None
     if not isinstance(found, dict):

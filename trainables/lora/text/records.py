@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from trainables import json_text
 from tune_lora.errors import InputError, InputErrors
 
 Row = Mapping[str, Any]
@@ -49,7 +50,7 @@ def _json_lines(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json_text.parse(line)
         except ValueError as error:
             mistakes.append(f"{path}:{number}: is not JSON ({error.args[0].partition(':')[0]})")
             continue
@@ -63,7 +64,7 @@ def _json_lines(path: Path) -> list[Row]:
 
 def _json(path: Path) -> list[Row]:
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = json_text.parse(path.read_text("utf-8-sig"))
     except ValueError as error:
         raise InputError(f"{path}: is not JSON ({error.args[0]})") from None
     if isinstance(content, dict):

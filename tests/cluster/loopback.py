@@ -18,6 +18,11 @@ import psutil
 
 ROOT = Path(__file__).parents[2]
 MARK = "TUNE_LORA_TEST_CLUSTER"
+_COUNT = """
+import ray
+ray.init(logging_level="ERROR", log_to_driver=False)
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
 RAY = str(Path(sys.executable).with_name("ray"))
 TUNE_LORA = str(Path(sys.executable).with_name("tune-lora"))
 
@@ -47,21 +52,28 @@ class Cluster:
         )  # fmt: skip
         wait_until(lambda: is_open(self.dashboard), "the dashboard answers")
 
-    def start_worker(self, cpus: int = 1) -> subprocess.Popen[bytes]:
-        """A node that trains."""
+    def start_worker(self, cpus: int = 1, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+        """A node that trains; `before` are words of a command that runs another."""
         own = self.folder / f"w{len(self._nodes)}"  # two machines do not share Ray's folder
         own.mkdir()
         return self._start(
-            f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1", f"--temp-dir={own}"
-        )
+            f"--address=127.0.0.1:{self.port}", f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1",
+            f"--temp-dir={own}", before=before,
+        )  # fmt: skip
 
-    def _start(self, *options: str) -> subprocess.Popen[bytes]:
+    def nodes(self) -> int:
+        """How many are in the cluster."""
+        environment = self.environment(RAY_ADDRESS=f"127.0.0.1:{self.port}")
+        said = subprocess.run([sys.executable, "-c", _COUNT], env=environment, capture_output=True, text=True)
+        return int(said.stdout.strip() or 0)
+
+    def _start(self, *options: str, before: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
         always = ("--num-gpus=0", "--object-store-memory=100000000", "--disable-usage-stats", "--block")
         # Without the folder of the environment on PATH: a job must find Ray's own Python all the same.
         path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if Path(part) != Path(RAY).parent)
         with (self.folder / f"node-{len(self._nodes)}.log").open("wb") as log:
             node = subprocess.Popen(
-                [RAY, "start", *options, f"--dashboard-agent-listen-port={free_port()}", *always],
+                [*before, RAY, "start", *options, f"--dashboard-agent-listen-port={free_port()}", *always],
                 env=self.environment(**{MARK: str(self.folder), "PATH": path}),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
@@ -75,11 +87,11 @@ class Cluster:
             capture_output=True, text=True, timeout=500,
         )  # fmt: skip
 
-    def begin(self, *command: str, log: Path) -> subprocess.Popen[bytes]:
+    def begin(self, *command: str, log: Path, **more: str) -> subprocess.Popen[bytes]:
         """The same in the background."""
         with log.open("wb") as stream:
             return subprocess.Popen(
-                [TUNE_LORA, *command], cwd=self.folder, env=self.environment(), stdin=subprocess.DEVNULL,
+                [TUNE_LORA, *command], cwd=self.folder, env=self.environment(**more), stdin=subprocess.DEVNULL,
                 stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 

@@ -14,6 +14,7 @@ from tune_lora import build, overrides, spec, store
 from tune_lora.errors import InputError
 from tune_lora.search_spec import SearchSpec
 from tune_lora.spec import StudySpec
+from tune_lora.storage_url import named_in
 from tune_lora.store import StudyRecord
 
 DATABASE = "study.db"
@@ -32,11 +33,20 @@ def results_folder(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     if not (folder / DATABASE).is_file() and path.is_file():
         folder = spec.load(path).folder
-    if (folder / PHASES).is_file() and (parts := sorted(path.parent.name for path in folder.glob(f"*/{DATABASE}"))):
+    if (folder / PHASES).is_file() and (parts := sorted(part.name for part in folder.iterdir() if holds_study(part))):
         raise InputError(f"{folder}: holds a study of phases; must be one of its parts: {', '.join(parts)}")
-    if not (folder / DATABASE).is_file():
+    if not holds_study(folder):
         raise InputError(f"{folder}: no {DATABASE} here; `tune-lora run STUDY` makes it")
     return folder
+
+
+def holds_study(folder: Path) -> bool:
+    """Whether a folder is the results folder of a study, whose database may be elsewhere.
+
+    Raises:
+        InputError: its study.yaml cannot be read.
+    """
+    return (folder / DATABASE).is_file() or (folder.is_dir() and named_in(folder) is not None)
 
 
 def record_of(path: Path) -> StudyRecord:

@@ -39,7 +39,7 @@ def is_text(source: Path) -> bool:
     the results of a study of one."""
     if any((place / ADAPTER_CONFIG).is_file() for place in (source, source / "lora")):
         return True
-    is_study = (source / DATABASE).is_file() or source.name == DATABASE or source.suffix in (".yaml", ".yml")
+    is_study = sources.holds_study(source) or source.name == DATABASE or source.suffix in (".yaml", ".yml")
     return is_study and source.exists() and sources.study_file_of(source).trainer == "llm_lora"
 
 

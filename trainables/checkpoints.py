@@ -84,6 +84,7 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None. One without a manifest cannot be told."""
     try:
         manifest = _manifest(checkpoint)
+        int(manifest["incarnation"])
         known = {str(name): (int(size), str(digest)) for name, (size, digest) in manifest["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"{MANIFEST} cannot be read"

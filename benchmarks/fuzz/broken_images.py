@@ -73,16 +73,23 @@ def _chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
+def png(width: int, height: int, rows: bytes | None = None, depth: int = 8, colour: int = 0, *more: bytes) -> bytes:
+    """A PNG of that size with whatever rows (None: all of them, black), and chunks before them."""
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    packed = zlib.compress(bytes((width + 1) * height) if rows is None else rows, 9)
+    chunks = [_chunk(b"IHDR", header), *more, _chunk(b"IDAT", packed), _chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 @st.composite
 def oversized(draw: Draw) -> bytes:
     """A PNG of a few kilobytes that says it is large; its rows are there, or some of them, or none."""
     side = st.sampled_from([0, 1, 2, 4000, 9000, 20_000, 65_535, 2**31 - 1, 2**32 - 1])
     width, height = draw(side), draw(side)
     depth, colour = draw(st.sampled_from([(1, 0), (8, 0), (16, 2), (8, 6), (8, 3), (3, 9)]))
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, draw(st.sampled_from([0, 1, 7])))
-    rows = zlib.compress(bytes(min(width * height, draw(st.sampled_from([0, 10, 30_000_000])))), 9)
+    rows = bytes(min(width * height, draw(st.sampled_from([0, 10, 30_000_000]))))
     text = _chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(draw(st.sampled_from([0, 70_000_000])))))
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + text + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
+    return png(width, height, rows, depth, colour, text)
 
 
 @st.composite

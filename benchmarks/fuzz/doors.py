@@ -69,8 +69,8 @@ def configuration(folder: Path) -> None:
     except EnoughError:
         return
     except InputError as error:
-        # Whatever is refused last, since the folder is somebody's: all that is checked before was right.
-        if f"{output} exists and is kept" not in str(error):
+        # Refused last, since that folder is somebody's: all that is checked before was right.
+        if not (output / "kept.txt").exists() or f"{output} exists and is kept" not in str(error):
             raise
 
 

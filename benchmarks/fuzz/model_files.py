@@ -96,14 +96,15 @@ def _pickled() -> bytes:
 @st.composite
 def checkpoint_folder(draw: Draw, root: Path) -> dict[str, bytes]:
     """Two checkpoints of a trial, one with a file spoilt."""
-    files = dict(draw(st.just(_written_checkpoints(root))))
+    files = dict(draw(st.just(written_checkpoints(root))))
     name = draw(st.sampled_from(sorted(files)))
     spoiling = json_file(json.loads(files[name])) if draw(st.booleans()) else spoilt(files[name])
     return files | {name: draw(spoiling)}
 
 
 @cache
-def _written_checkpoints(root: Path) -> dict[str, bytes]:
+def written_checkpoints(root: Path) -> dict[str, bytes]:
+    """Both checkpoints of a trial, as they were written."""
     trial = root / "trial"
     for epoch in (1, 2):
         checkpoints.write(trial, epoch, partial(_write_epoch, epoch))

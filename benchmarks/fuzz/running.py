@@ -104,7 +104,7 @@ def run_apart(kind: str, number: int, count: int, root: Path, keep: Path) -> Bat
     process.start()
     sending.close()
     patience = 120 + count * 2.0
-    said = receiving.recv() if receiving.poll(patience) and not _is_closed(receiving) else None
+    said = _heard(receiving, patience)
     if process.is_alive() and said is None:
         process.kill()
     process.join()
@@ -117,11 +117,12 @@ def run_apart(kind: str, number: int, count: int, root: Path, keep: Path) -> Bat
     return batch
 
 
-def _is_closed(receiving: Any) -> bool:
+def _heard(receiving: Any, seconds: float) -> dict[str, Any] | None:
     try:
-        return not receiving.poll()
-    except (EOFError, OSError):
-        return True
+        said: dict[str, Any] | None = receiving.recv() if receiving.poll(seconds) else None
+    except (EOFError, OSError):  # it died
+        return None
+    return said
 
 
 def _child(sending: Any, kind: str, number: int, count: int, root: Path, keep: Path) -> None:

@@ -25,8 +25,9 @@ TABLE = b"id,temp,size,kind,group,label\n" + b"".join(
     for n in range(12)
 )
 CHI = "ps_pair,temp,chi,polymer_class,soluble\n" + "".join(
-    f"*C{'C' * n}*_CC{'O' * (n % 2)},{290 + n},{0.1 * n},{'abc'[n % 3]},{n % 2}\n" for n in range(12)
+    f"*C{'C' * n}*_CC{'O' * (n % 2)},{290 + n},{0.1 * n},{'abcdef'[n % 6]},{n % 2}\n" for n in range(12)
 )
+COSMO = "ps_pair,temp,chi\n" + "".join(f"*CC{'C' * n}*_CN,{290 + n},{0.1 * n}\n" for n in range(24))
 TOML = {
     "general": {"shuffle_caption": False, "keep_tokens": 1, "caption_extension": ".txt", "flip_aug": True},
     "datasets": [
@@ -107,7 +108,9 @@ def shared(root: Path) -> Path:
     rows = [{**row, "category": row["label"]} for row in METADATA]
     write(root / "character", pictures())
     write(root / "listing", {**listed, "metadata.jsonl": lines(rows)})
-    return write(root, {"table.csv": TABLE, "chi.csv": CHI.encode(), "text.jsonl": lines(ROWS[0])})
+    return write(
+        root, {"table.csv": TABLE, "chi.csv": CHI.encode(), "cosmo.csv": COSMO.encode(), "text.jsonl": lines(ROWS[0])}
+    )
 
 
 @cache
@@ -127,9 +130,9 @@ def _at_home(study: dict[str, Any], root: Path) -> None:
         study["data"]["path"] = str(root / "listing")
     if study.get("text"):
         study["text"]["path"] = str(root / "text.jsonl")
-    for stage in study.get("transfer", {}).values():
+    for name, stage in study.get("transfer", {}).items():
         if isinstance(stage, dict) and "path" in stage:
-            stage["path"] = str(root / "chi.csv")
+            stage["path"] = str(root / ("cosmo.csv" if name == "stage1" else "chi.csv"))
         if isinstance(stage, dict) and "labels" in stage:
             stage["labels"]["path"] = str(root / "chi.csv")
 

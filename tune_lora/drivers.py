@@ -146,7 +146,10 @@ class Driver:
         owner = trial.user_attrs.get(store.DRIVER)
         if not leases.may_take(owner, self.name, self._known, self._gone):
             return False
-        return self._storage.until_answered(lambda: self._take(trial._trial_id, owner))
+        taken = self._storage.until_answered(lambda: self._take(trial._trial_id, owner))
+        if taken:
+            trial.user_attrs[store.DRIVER] = self.name
+        return taken
 
     def _take(self, trial_id: int, owner: str | None) -> bool:
         with self._storage.scoped_session.session_factory.begin() as session:

@@ -168,6 +168,9 @@ def test_only_a_dead_drivers_trials_are_taken_and_by_one(fleet: Fleet) -> None:
     trials = fleet.study().trials
     assert trials[kept["trial"]["number"]].user_attrs[store.DRIVER] not in (gone.name, trials[0].user_attrs["driver"])
     assert trials[lost["trial"]["number"]].user_attrs[store.CAUSE] == "infrastructure"
+    for searcher in (heir, other):  # at each later look as well
+        searcher.live.refresh()
+        assert searcher._settle() == []
 
 
 def _declare_gone(searchers: Sequence[StudySearcher], name: str) -> None:

@@ -21,11 +21,13 @@ WORK = Path(os.environ.get("TUNE_LORA_FUZZ", Path(tempfile.gettempdir()) / "tune
 os.environ["TUNE_LORA_CACHE"] = str(WORK / "cache")
 
 from benchmarks import common  # noqa: E402
-from benchmarks.fuzz import command_line, doors, running, samples  # noqa: E402
+from benchmarks.fuzz import command_line, doors, guided, running, samples  # noqa: E402
 from benchmarks.fuzz.kinds import KINDS  # noqa: E402
 
 INPUTS, BATCH = (1_000, 50) if common.QUICK else (24_000, 200)
 FIRST_SEED = 1_000
+GUIDED = 100 if common.QUICK else 1_500
+"""Inputs of each target that coverage chooses, where atheris is installed."""
 COMMANDS = 2 if common.QUICK else 30
 """Inputs of each kind that are given to the program itself."""
 
@@ -51,6 +53,11 @@ def main() -> None:
             batch.kind = f"{kind} (program)"
             done.append(batch)
             _said(batch, progress)
+    for target in guided.targets() if guided.is_installed() else ():
+        if (f"{target} (guided)", FIRST_SEED) not in known:
+            began, outcomes = time.monotonic(), guided.run(target, GUIDED)
+            done.append(running.Batch(f"{target} (guided)", FIRST_SEED, outcomes, [], time.monotonic() - began))
+            _said(done[-1], progress)
     common.write("fuzz_inputs", [figure(done)])
     progress.unlink()
 

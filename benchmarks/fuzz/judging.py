@@ -128,7 +128,7 @@ def _deadline(seconds: float) -> Generator[None, None, None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)  # None: a handler that is not Python's
 
 
 def content(folder: Path) -> Mapping[str, str]:

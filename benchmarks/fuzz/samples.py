@@ -108,9 +108,8 @@ def shared(root: Path) -> Path:
     rows = [{**row, "category": row["label"]} for row in METADATA]
     write(root / "character", pictures())
     write(root / "listing", {**listed, "metadata.jsonl": lines(rows)})
-    return write(
-        root, {"table.csv": TABLE, "chi.csv": CHI.encode(), "cosmo.csv": COSMO.encode(), "text.jsonl": lines(ROWS[0])}
-    )
+    tables = {"table.csv": TABLE, "chi.csv": CHI.encode(), "cosmo.csv": COSMO.encode()}
+    return write(root, {**tables, "text.jsonl": lines(ROWS[0])})
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz import running
+from benchmarks.fuzz import guided, running
 from benchmarks.fuzz.kinds import KINDS
 
 INPUTS = 30
@@ -29,3 +29,14 @@ def test_the_same_seed_draws_the_same_inputs(root: Path) -> None:
     one, again = (running.run("expression", 3, 40, root) for _ in range(2))
     assert one.outcomes == again.outcomes
     assert running.run("expression", 4, 40, root).outcomes != one.outcomes
+
+
+@pytest.mark.slow
+def test_bytes_that_coverage_chooses_are_judged_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("atheris")
+    monkeypatch.setenv("TUNE_LORA_FUZZ", str(tmp_path))  # of the process that it starts
+    monkeypatch.setattr(guided, "WORK", tmp_path)
+    outcomes = guided.run("expression", 200)
+    assert set(outcomes) == {"right", "refused"}
+    assert sum(outcomes.values()) >= 200
+    assert len(list((tmp_path / "guided" / "expression" / "corpus").iterdir())) > 1  # something new was reached

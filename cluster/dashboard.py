@@ -71,9 +71,12 @@ def first_line(error: BaseException) -> str:
 
 def _check_address(address: str) -> None:
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        port = 0
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port:
         raise InputError(f"--address: got {address!r}; must be that of the dashboard, such as http://127.0.0.1:8265")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
         socket.create_connection((parts.hostname, port), _ANSWER_SECONDS).close()
     except OSError as error:

@@ -31,6 +31,8 @@ class Along:
 
     beside: Path
     shared: Sequence[Path]
+    listings: frozenset[str] = frozenset()
+    """Those among the paths that may be lists of images."""
     items: list[Item] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     known: dict[Path, str] = field(default_factory=dict)
@@ -45,7 +47,7 @@ class Along:
         if not path.exists():
             self.notes.append(f"{path} is not on this machine: all nodes must see it there")
             return str(path)
-        whole = _whole(path)
+        whole = _whole(path, named in self.listings)
         if whole not in self.known:
             items = package.of_data(whole)
             self.known[whole] = digest = package.digest(items)
@@ -74,7 +76,7 @@ class Along:
         return found
 
 
-def _whole(path: Path) -> Path:
+def _whole(path: Path, may_list_images: bool) -> Path:
     """What must go along so that a path is of use: of a listing of images their folder, of a study its database."""
     if path.is_dir():
         database = path / "study.db"
@@ -82,7 +84,7 @@ def _whole(path: Path) -> Path:
     if path.suffix == ".toml":
         _check_folders_inside(path)
         return path.parent
-    return path.parent if path.suffix in (".csv", ".jsonl") and _lists_images(path) else path
+    return path.parent if may_list_images and _lists_images(path) else path
 
 
 def _lists_images(path: Path) -> bool:

@@ -75,7 +75,8 @@ def prepared(
             not set.
     """
     check_results(asked)
-    along = Along(asked.folder / on_cluster.INPUTS, [Path(asked.results), *shared])
+    listings = frozenset() if asked.data is None else frozenset(filter(None, (asked.data.path, asked.data.validation)))
+    along = Along(asked.folder / on_cluster.INPUTS, [Path(asked.results), *shared], listings)
     sent = _with_space(asked)
     sent = spec.with_paths(sent, along.place)
     sent = sent.model_copy(
@@ -86,15 +87,13 @@ def prepared(
     )
     if missing := [path for path in same_study.data_paths(sent) if not is_known(path)]:
         raise InputErrors(f"{path}: does not exist here; must, or be an absolute path on the nodes" for path in missing)
-    if not along.notes:  # all of it is here, so that it can be looked at before anything is sent
-        build.plan(asked)
     secrets, dropped = job_secrets.wanted(asked, env)
     is_checkout = (ROOT / "pyproject.toml").is_file()
     program = package.of_checkout(ROOT, PACKAGES, weights=asked.trainer == "diffusion_lora") if is_checkout else []
     items = (*program, *along.items)
-    package.check(
-        items, max_mib, "put what is large where all nodes see it and name it with --shared, or raise --max-mib"
-    )
+    package.check(items, max_mib, LARGE)
+    if not along.notes:  # all of it is here, so that it can be looked at before anything is sent
+        build.plan(asked)
     return Submission(
         sent, items, secrets, (*along.notes, *dropped), tuple(arguments), expects_installed=not is_checkout
     )

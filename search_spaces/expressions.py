@@ -7,6 +7,7 @@ and the functions of `FUNCTIONS`. A dotted parameter is written as it is named: 
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,7 +69,9 @@ def parse(text: Any) -> Expression:
     """
     source = str(text).strip()
     try:
-        joined = _DottedNames().visit(ast.parse(source, mode="eval").body)
+        with warnings.catch_warnings():  # Python's remarks on style, such as on `1if`, would go to the terminal
+            warnings.simplefilter("ignore")
+            joined = _DottedNames().visit(ast.parse(source, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: brackets in brackets
         reason = getattr(error, "msg", str(error)) or "it is nested too deeply"
         raise ExpressionError(f"{source!r} is not an expression: {reason}") from None

@@ -72,6 +72,7 @@ FOUND: list[tuple[str, Door, samples.Files, str]] = [
     ("too many pixels", doors.images, {**samples.pictures(3), "3.png": png(9600, 9600), "3.txt": b"x"}, "9600 x 9600"),
     ("ragged row in Latin-1", doors.table, {"table.csv": b"id,temp\na,1\n\xe9,2,3\n"}, "table.csv"),
     ("column of two lines", doors.text, {"text.csv": b'"a\nb",c\n1,2\n'}, r"got the columns a\nb, c"),
+    ("number beside a word", doors.expression, {"expression.txt": b"1if x == 4else 0 + 'a'"}, "cannot be evaluated"),
     ("nots without end", doors.expression, {"expression.txt": b"not " * 3_000 + b"1"}, "is not an expression"),
 ]
 

@@ -23,8 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from trainables.lora.entries import only_one
 from trainables.lora.files import write_whole
+from trainables.node_lock import only_one
 from trainables.paths import cache_folder
 
 CLASSES: Mapping[str, type[torch.nn.Module]] = {
@@ -80,17 +80,27 @@ def _file_digest(path: Path) -> str:
     state = path.stat()
     stamp = {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
     note = cache_folder() / "digests" / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()}.json"
+    if (known := _noted(note, stamp)) is not None:
+        return known
+    with only_one(note):
+        if (known := _noted(note, stamp)) is not None:  # by another process while this one waited
+            return known
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time() - state.st_mtime > _SETTLED_SECONDS:
+            write_whole(note, lambda scratch: scratch.write_text(json.dumps(stamp | {"sha256": found}), "utf-8"))
+    return found
+
+
+def _noted(note: Path, stamp: Mapping[str, int]) -> str | None:
+    """What was remembered of a file that was as `stamp` says."""
     try:
         known = json.loads(note.read_text("utf-8"))
         if isinstance(known, dict) and {name: known.get(name) for name in stamp} == stamp:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError):
-        pass  # not known, or not readable: found anew below
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if time.time() - state.st_mtime > _SETTLED_SECONDS:
-        write_whole(note, lambda scratch: scratch.write_text(json.dumps(stamp | {"sha256": found}), "utf-8"))
-    return found
+        pass  # not known, or not readable: found anew
+    return None
 
 
 def _empty(part: str, config: Path) -> Any:

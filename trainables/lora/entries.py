@@ -3,10 +3,8 @@ damaged."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from trainables.lora.files import write_whole
-from trainables.paths import cache_folder
+from trainables.node_lock import only_one
 
 Tensors = Mapping[str, torch.Tensor]
 _DIGEST = "sha256"
@@ -34,16 +32,6 @@ def entry(path: Path, make: Callable[[], Tensors]) -> Tensors:
         made = {name: tensor.contiguous() for name, tensor in make().items()}
         write_whole(path, lambda scratch: save_file(made, scratch, {_DIGEST: _digest(made)}))
     return load_file(path)
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Holds the lock of an entry; the system lets go of it should the process die."""
-    folder = cache_folder() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{path.parent.name}-{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _read(path: Path) -> Tensors | None:

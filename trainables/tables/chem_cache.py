@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from trainables.lora.files import write_whole
+from trainables.node_lock import only_one
 from trainables.paths import cache_folder
 
 VERSION = 1
@@ -21,14 +22,19 @@ VERSION = 1
 def cached(kind: str, smiles: Sequence[str], width: int, compute: Callable[[str], np.ndarray]) -> np.ndarray:
     """Rows of numbers by canonical SMILES, ``(n, width)`` float64; computed only where they are not kept yet.
 
-    Files are written whole, with what others kept meanwhile; should two processes write at the same instant, the rows
-    of one of them are computed again another time. A file that cannot be read is made anew.
+    Processes that need the same rows at the same time wait for the first of them. A file that cannot be read is made
+    anew.
     """
     path = cache_folder() / "chem" / f"{kind}-v{VERSION}-rdkit-{_version()}.npz"
-    known = _load(path, width)
-    made = {one: np.asarray(compute(one), dtype=np.float64) for one in dict.fromkeys(smiles) if one not in known}
-    if made:
-        _keep(path, _load(path, width) | made)
+    known, made = _load(path, width), dict[str, np.ndarray]()
+    if not known.keys() >= set(smiles):
+        with only_one(path):  # what another process computes meanwhile is not computed here
+            known = _load(path, width)
+            made = {
+                one: np.asarray(compute(one), dtype=np.float64) for one in dict.fromkeys(smiles) if one not in known
+            }
+            if made:
+                _keep(path, _load(path, width) | made)  # where the disk has no locks, others wrote meanwhile
     return np.array([made[one] if one in made else known[one] for one in smiles]).reshape(len(smiles), width)
 
 

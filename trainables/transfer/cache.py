@@ -1,7 +1,7 @@
 """Results of stage 1, kept on disk by all that they depend on, so that trials that differ in stage 2 alone share them.
 
-One file an entry, written whole or not at all: trials that run at the same time may both train the same entry, and the
-later one replaces the earlier with an equal file.
+One file an entry, written whole or not at all. Of trials that need the same entry at the same time on a node one trains
+it (`trainables.node_lock`); on several nodes the later replaces the earlier with an equal file.
 """
 
 from __future__ import annotations

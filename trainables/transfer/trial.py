@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trainables.aggregation import fold_metrics
+from trainables.node_lock import alone
 from trainables.protocol import Cause, Report, TrialContext, TrialFailure
 from trainables.transfer.cache import Stage1Cache, key_of
 from trainables.transfer.checkpoint import Checkpoint
@@ -99,10 +100,15 @@ class TransferTrial:
         seed = self.context.seed if self.trainer.stage1_seed is None else self.trainer.stage1_seed
         cache = Stage1Cache(self.trainer.cache)
         key = key_of(self.data, task, self.first, seed, DTYPE)
+        if cache.folder is None:
+            return (yield from self._pretrain(Pretraining(task, self.first, seed, DTYPE)))
         if (found := cache.find(key, len(self.data.feature_names), self.first)) is not None:
             return found
-        encoders = yield from self._pretrain(Pretraining(task, self.first, seed, DTYPE))
-        cache.keep(key, encoders)
+        with alone(cache.folder / key, self.check_time):
+            if (found := cache.find(key, len(self.data.feature_names), self.first)) is not None:
+                return found  # trained by another trial of this node while this one waited
+            encoders = yield from self._pretrain(Pretraining(task, self.first, seed, DTYPE))
+            cache.keep(key, encoders)
         return encoders
 
     def _pretrain(self, training: Pretraining) -> Generator[Report, None, Encoders]:

@@ -26,6 +26,7 @@ from trainables.lora.text import conv1d as _conv1d  # noqa: F401  # with it, GPT
 from trainables.lora.text.hub import folder_of_hub_model
 from trainables.lora.text.quantization import keep_trainable, quantization_config
 from trainables.lora.text.sources import TextSource, digest_of, identity_of, resolve
+from trainables.node_lock import only_one
 from trainables.paths import cache_folder
 from tune_lora.errors import InputError
 
@@ -191,17 +192,23 @@ def _cached(target: Path, write: Callable[..., None], file: Path, *more: Any) ->
     """The folder, which `write` fills the first time; whole or absent."""
     if target.is_dir():
         return target
+    with only_one(target):
+        if not target.is_dir():  # another process may have filled it while this one waited
+            _fill(target, write, file, *more)
+    return target
+
+
+def _fill(target: Path, write: Callable[..., None], file: Path, *more: Any) -> None:
     quiet()
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, suffix=".part"))
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # a bar that cannot be turned off
             write(scratch, {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}, *more)
-        if not target.exists():  # another process may have been faster, with the same content
+        if not target.exists():  # where the disk has no locks, somebody with the same content
             scratch.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return target
 
 
 def _write_tokenizer(folder: Path, gguf: dict[str, str]) -> None:

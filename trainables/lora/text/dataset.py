@@ -19,6 +19,7 @@ from trainables.lora.text import examples as reading
 from trainables.lora.text.examples import Example
 from trainables.lora.text.settings import TextSettings
 from trainables.lora.text.tokens import Tokens, encode_all, prompt_of, shortened, windows
+from trainables.node_lock import only_one
 from trainables.paths import cache_folder
 from tune_lora.errors import InputError
 
@@ -123,7 +124,8 @@ def tokenise(found: Split, tokenizer: Any, settings: TextSettings) -> TextData:
         for example in examples:
             digest.update(bytes.fromhex(example.digest()))
         path = cache_folder() / "tokens" / f"{digest.hexdigest()}.safetensors"
-        return _cached(path, lambda: _encoded(examples, tokenizer, template, settings))
+        with only_one(path):
+            return _cached(path, lambda: _encoded(examples, tokenizer, template, settings))
 
     train, counts = made(found.train)
     held_out, _ = made(found.held_out)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from trainables.lora.files import write_whole
+from trainables.node_lock import only_one
 from trainables.paths import cache_folder
 from tune_lora.errors import InputError
 
@@ -94,9 +95,12 @@ def digest_of(path: Path) -> str:
     note = cache_folder() / "digests" / hashlib.sha256(told.encode()).hexdigest()
     if note.is_file() and len(known := note.read_text()) == _DIGITS:
         return known
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    write_whole(note, lambda scratch: scratch.write_text(found))
+    with only_one(note):
+        if note.is_file() and len(known := note.read_text()) == _DIGITS:  # by another process while this one waited
+            return known
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        write_whole(note, lambda scratch: scratch.write_text(found))
     return found
 
 

@@ -50,11 +50,19 @@ def driving(storage: str, folder: Path, name: str) -> Generator[None, None, None
     """
     with ExitStack() as stack:
         if not storage_files.is_server(storage):
-            what, file = f"study {name!r}", storage_files.database_file(storage)
-            stack.enter_context(held(folder / "lock", what))
-            if file is not None and file.resolve().parent != folder.resolve():
-                stack.enter_context(held(file.with_name(f"{file.name}.{name}.lock"), what))
+            for path in _locks(folder, storage_files.database_file(storage), name):
+                stack.enter_context(held(path, f"study {name!r}"))
         yield
+
+
+def _locks(folder: Path, file: Path | None, name: str) -> list[Path]:
+    """Of the results folder, and of the database where that is another's study.db or holds several studies."""
+    own = folder.resolve() / "lock"
+    if file is None:
+        return [own]
+    file = file.resolve()
+    other = file.with_name("lock" if file.name == "study.db" else f"{file.name}.{name}.lock")
+    return [own] if other == own else [own, other]
 
 
 @contextmanager

@@ -8,6 +8,10 @@ import sqlite3
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError  # noqa: A004 - SQLAlchemy's own
 
 _SQLITE_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_IOERR}
+_ADVICE = {
+    "no password supplied": "; set TUNE_LORA_STORAGE_PASSWORD",
+    "No module named 'psycopg": "; pip install 'tune-lora[postgresql]'",
+}
 _SQLITE_ADVICE = {sqlite3.SQLITE_FULL: "; make room"}
 # SQLSTATE classes and codes of PostgreSQL, appendix A of its manual.
 _LASTING_CLASSES = ("28", "3D", "3F", "42", "22", "23", "53100")
@@ -39,12 +43,16 @@ def passes(error: BaseException, *, opened: bool = True) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What the database said, in one line, with what helps. May name a password: see `trainables.redaction`."""
+    """What the database said, in one line, with what helps. May name a password: see `trainables.redaction`.
+
+    SQLAlchemy's own text goes on with the statement and a link; what the database said is its cause.
+    """
     found = _of_the_database(error)
     cause = getattr(found, "orig", None) or found
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    said = lines[0] if lines else type(cause).__name__
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-    return (lines[0] if lines else type(cause).__name__) + _SQLITE_ADVICE.get(code, "")
+    return said + _SQLITE_ADVICE.get(code, "") + next((more for words, more in _ADVICE.items() if words in said), "")
 
 
 def _of_the_database(error: BaseException) -> BaseException:

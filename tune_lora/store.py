@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from trainables.protocol import Cause
 from trainables.redaction import redacted
-from tune_lora import incidents
+from tune_lora import incidents, storage_faults
 from tune_lora.errors import InputError
 
 # ruff: noqa: PLC0414 - whoever reads a study finds its records here as well
@@ -129,9 +129,7 @@ def _broken_storage_is_a_mistake(storage: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, RuntimeError, ValueError) as error:
-        # SQLAlchemy's own text goes on with the statement and a link; what the database said is its cause.
-        said = str(getattr(error, "orig", None) or error).strip().splitlines()
-        reason = redacted(said[0]) if said else type(error).__name__  # SQLAlchemy repeats a URL that it cannot parse
+        reason = redacted(storage_faults.reason(error))  # SQLAlchemy repeats a URL that it cannot parse
         raise InputError(f"storage {written(storage)}: cannot be opened ({reason})") from None
 
 

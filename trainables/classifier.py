@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables import demos
 from trainables.classification import data, settings
 from trainables.classification.source import DataSource
 from trainables.classification.split import Folds, fold_splits, one_split
@@ -155,6 +156,7 @@ class Classifier:
         """The rows, read once a worker for the same source."""
         kept: dict[DataSource, data.Examples] = shared.setdefault(_SHARED, {})
         if self.source not in kept:
+            demos.at_hand(self.source.path)
             kept[self.source] = data.read(self.source)
         return kept[self.source]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainables import rules
+from trainables import demos, rules
 from trainables.fingerprints import fingerprint
 from trainables.lora import dataset as datasets
 from trainables.lora.paths import prediction_of, resolve_base, zero_terminal_mistake
@@ -86,9 +86,8 @@ class DiffusionLora:
         Raises:
             InputErrors: every unreadable image, missing caption or unknown setting.
         """
-        return datasets.load(
-            Path(self.dataset), self.dataset_settings, held_out_share=self.held_out_share, seed=SPLIT_SEED
-        )
+        path = demos.at_hand(Path(self.dataset))
+        return datasets.load(path, self.dataset_settings, held_out_share=self.held_out_share, seed=SPLIT_SEED)
 
     def fingerprint(self) -> str:
         """Of the images, their captions and how they are shown; what a file is called does not count."""

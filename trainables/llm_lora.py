@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trainables import demos
 from trainables.fingerprints import fingerprint
 from trainables.lora.choices import TARGETS
 from trainables.lora.settings import ENGINE_RULES, KIND_RULES
@@ -184,7 +185,7 @@ class LlmLora:
         """
         from trainables.lora.text import dataset
 
-        dataset.split(Path(self.data), self.settings)
+        dataset.split(demos.at_hand(Path(self.data)), self.settings)
 
 
 _ROWS: dict[tuple[str, str, str, int], int] = {}

@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables import classifier, curve, demo_character, demo_logbook, diffusion_lora, llm_lora, two_stage
+from trainables import classifier, curve, demos, diffusion_lora, llm_lora, two_stage
 from trainables.classification import data as examples
-from trainables.classification import demo as demo_shapes
 from trainables.classification.split import Folds
 from trainables.classifier import Classifier
 from trainables.curve import Curve
@@ -249,26 +248,21 @@ def text_path(text: TextSpec) -> Path:
     """The examples on disk, absolute; the demo's are written into the cache first."""
     if text.path != DEMO_LOGBOOK:
         return Path(text.path).expanduser().absolute()
-    path = cache_folder() / f"demo-logbook-{demo_logbook.VERSION}.jsonl"
-    return path if path.is_file() else demo_logbook.write_dataset(path)
+    return demos.path_of(DEMO_LOGBOOK)
 
 
 def examples_path(data: ClassifierSpec) -> Path:
     """Labelled examples on disk, absolute; the demo's are drawn into the cache first."""
     if data.path != DEMO_SHAPES:
         return Path(data.path).expanduser().absolute()
-    folder = cache_folder() / f"demo-shapes-{demo_shapes.VERSION}"
-    return folder if (folder / "metadata.jsonl").is_file() else demo_shapes.write_dataset(folder)
+    return demos.path_of(DEMO_SHAPES)
 
 
 def dataset_path(dataset: DatasetSpec) -> Path:
     """The dataset on disk, absolute; the demo's character is drawn into the cache first."""
     if dataset.path != DEMO_CHARACTER:
         return Path(dataset.path).expanduser().absolute()
-    folder = cache_folder() / f"demo-character-{demo_character.VERSION}"
-    if not (folder / "dataset.toml").is_file():
-        demo_character.write_dataset(folder)
-    return folder
+    return demos.path_of(DEMO_CHARACTER)
 
 
 def _curve(spec: StudySpec) -> Curve:

@@ -62,6 +62,31 @@ def test_ray_knows_its_commands(line: str) -> None:
     assert {word for word in words if word.startswith("--")} <= option_names(command)
 
 
+@pytest.mark.parametrize("line", [line for line in LINES if line.startswith("tune-lora ")])
+def test_tune_lora_knows_its_commands(line: str) -> None:
+    from typer.main import get_command
+
+    from tune_lora.cli import app
+
+    words = shlex.split(line)
+    commands: Any = get_command(app)
+    assert {word for word in words if word.startswith("--")} <= option_names(commands.commands[words[1]])
+
+
+def test_what_it_says_of_submitting_is_so() -> None:
+    from cluster import package, submit
+
+    assert f"may have {package.LIMIT_MIB} MiB" in TEXT and f"Ray's {package.RAYS_LIMIT_MIB}" in TEXT
+    assert submit.STOP_SECONDS == 120 and "within two minutes" in TEXT
+    assert {".env", ".netrc", "*.pem"} <= set(package.NEVER_FILES)
+
+
+def test_what_it_says_of_measuring_is_so() -> None:
+    from cluster.capacity import MOST_ON_ONE_GPU
+
+    assert f"at most {MOST_ON_ONE_GPU} share a\nGPU" in TEXT
+
+
 @pytest.mark.parametrize("line", [line for line in LINES if "cluster/" in line])
 def test_templates_that_are_run_are_there_and_can_be(line: str) -> None:
     script = next(word for word in line.split() if word.startswith("cluster/"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from trainables import demos
 from trainables.lora.precision import autocast
 from trainables.lora.shared import forget
 from trainables.lora.text import base as bases
@@ -34,7 +35,7 @@ class TextSession:
         self.trainer, self.precision, self.quantization = trainer, precision, quantization
         self.base = bases.load(trainer.base, precision=precision, quantization=quantization)
         self.base.require_positions(trainer.settings.max_length)
-        self.split: Split = dataset.split(Path(trainer.data), trainer.settings)
+        self.split: Split = dataset.split(demos.at_hand(Path(trainer.data)), trainer.settings)
         self.data: TextData = dataset.tokenise(self.split, self.base.tokenizer, trainer.settings)
         self.rows = rows_of(self.data, trainer.settings)
         self.batches: list[Batch] = [

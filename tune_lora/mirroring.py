@@ -79,8 +79,8 @@ def fetch(spec: StudySpec, record: StudyRecord) -> None:
         return
     place = MirrorStore(spec.resources.mirror)
     for image in {image for trial in record.trials for images in trial.images.values() for image in images.values()}:
-        parts = Path(image).parts  # trials/<n>/...
-        if parts[0] == "trials" and len(parts) > 2 and not (spec.folder / image).exists():
+        parts = Path(image).parts  # trials/<n>/...; a database must not choose where files land
+        if parts[0] == "trials" and len(parts) > 2 and os.pardir not in parts and not (spec.folder / image).exists():
             _get_where_there(place, f"{spec.name}/trials/{parts[1]}/files/{'/'.join(parts[2:])}", spec.folder / image)
     if record.best is not None:
         below = f"trials/{record.best.number}"

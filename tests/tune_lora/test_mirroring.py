@@ -1,0 +1,137 @@
+"""What a driver brings from its study's mirror, and what it keeps there; on folders, as on any object storage."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tune_lora.studies import RATES
+from trainables.mirror import NODE_FOLDER, Mirror
+from trainables.mirror_store import MirrorStore
+from trainables.protocol import TrialContext
+from tune_lora import mirroring, store
+from tune_lora.errors import InputError, InputErrors
+from tune_lora.records import StudyRecord, TrialRecord
+from tune_lora.spec import StudySpec, from_mapping
+from tune_lora.study import run
+
+
+def study(folder: Path, **changes: Any) -> StudySpec:
+    return from_mapping(
+        {
+            "name": "mine",
+            "trainer": "curve",
+            "space": RATES,
+            "results": str(folder / "results"),
+            "budget": {"n_trials": 3, "plateau": None},
+            "resources": {"cpu": 1, "gpu": 0, "concurrent": 1, "mirror": (folder / "mirror").as_uri()},
+            "tracking": {"wandb": "off"},
+            **changes,
+        },
+        "study",
+    )
+
+
+class Said:
+    """A view that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def update(self, record: StudyRecord, *, total: int, force: bool = False) -> None:
+        pass
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_a_study_goes_on_from_its_mirror_on_an_empty_machine(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    record = run(spec)
+    kept = MirrorStore(spec.resources.mirror or "").listing("mine")
+    assert {"study.db", "study.yaml", "report.html", "all_trials.csv", "best_params.json"} <= set(kept)
+    assert {f"trials/{number}/reports/0001.jsonl" for number in range(3)} <= set(kept)
+    assert not [key for key in kept if key.startswith(("logs/", "lock"))]
+    shutil.rmtree(tmp_path / "results")
+    said = Said()
+    again = run(spec, n_trials="+1", view=said)
+    assert [trial.value for trial in again.trials[:3]] == [trial.value for trial in record.trials]
+    assert len(again.trials) == 4
+    assert any("goes on from its copy" in line for line in said.lines)
+
+
+def test_a_mirror_that_cannot_be_written_is_told_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "mirror").write_text("a file, not a folder")
+    with pytest.raises(InputError, match=r"resources\.mirror") as told:
+        run(study(tmp_path))
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "results" / "mine" / "study.db").exists()
+
+
+def test_a_place_with_a_password_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputErrors, match=r"resources\.mirror: got credentials in it") as told:
+        study(tmp_path, resources={"mirror": "s3://key:hidden-word@bucket/x"})
+    assert "hidden-word" not in str(told.value)
+
+
+def test_pictures_of_all_and_files_of_the_best_are_brought(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    place = MirrorStore(spec.resources.mirror or "")
+    for number in range(2):
+        for name in ("images/a.png", "lora/adapter.safetensors"):
+            place.put_bytes(b"%d %s" % (number, name.encode()), f"mine/trials/{number}/files/{name}")
+    trials = tuple(
+        TrialRecord(number, "complete", float(number), {}, {}, images={1: {"a": f"trials/{number}/images/a.png"}})
+        for number in range(2)
+    )
+    mirroring.fetch(spec, StudyRecord("mine", "minimize", trials))
+    found = {path.relative_to(spec.folder).as_posix() for path in spec.folder.rglob("*") if path.is_file()}
+    assert found == {"trials/0/images/a.png", "trials/1/images/a.png", "trials/0/lora/adapter.safetensors"}
+    assert (spec.folder / "trials/1/images/a.png").read_bytes() == b"1 images/a.png"
+
+
+def test_a_record_that_names_files_elsewhere_brings_nothing_there(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    MirrorStore(spec.resources.mirror or "").put_bytes(b"x", "mine/outside.png")  # where the first one leads there
+    outside = TrialRecord(0, "running", None, {}, {}, images={1: {"a": "trials/0/../../../outside.png", "b": "/etc/x"}})
+    mirroring.fetch(spec, StudyRecord("mine", "minimize", (outside,)))
+    assert not list((tmp_path / "results").rglob("*"))
+
+
+@dataclass
+class Preparing:
+    """A trainer with something to do before the first trial."""
+
+    def prepare(self, context: TrialContext) -> dict[str, Any]:
+        picture = context.folder / "images" / "base.png"
+        picture.parent.mkdir()
+        picture.write_bytes(b"base")
+        return {"baseline": {"score": 1.0}, "calibration": {}, "images": {"base": picture}}
+
+
+def test_what_a_node_prepares_is_brought_to_the_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NODE_FOLDER, str(tmp_path / "node"))
+    spec = study(tmp_path)
+    folder = spec.folder / "base"
+    mirror = Mirror(spec.resources.mirror or "", "mine", "t")
+    found = mirror.prepared(Preparing(), TrialContext(params={}, folder=folder))
+    mirroring.fetch_base(spec, folder)
+    assert found["images"] == {"base": folder / "images" / "base.png"}
+    assert (folder / "images" / "base.png").read_bytes() == b"base"
+
+
+def test_a_study_keeps_its_token(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    held = store.open_study(store.sqlite_url(tmp_path), "mine", "minimize")
+    first = mirroring.of(held, spec)
+    assert first is not None and mirroring.of(held, spec) == first
+    (tmp_path / "other").mkdir()
+    other = store.open_study(store.sqlite_url(tmp_path / "other"), "mine", "minimize")
+    assert mirroring.of(other, spec) != first
+    assert mirroring.of(held, study(tmp_path, resources={})) is None

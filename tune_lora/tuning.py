@@ -76,7 +76,10 @@ def tune_study(
             name="ray" if (driver := drivers.of(study)) is None else f"ray-{driver.name}",
             storage_path=str((spec.folder / "logs").absolute()),
             stop=CombinedStopper(stopper, ending := _Terminated(searcher)),
-            callbacks=[_Watcher(live, total, on_finished, view), _Recoveries(study, ready.trainer.budget_unit, view)],
+            callbacks=[
+                _Watcher(live, total, on_finished, view),
+                _Recoveries(study, ready.trainer.budget_unit, view, is_mirrored=spec.resources.mirror is not None),
+            ],
             failure_config=tune.FailureConfig(max_failures=spec.budget.retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             verbose=0,
@@ -190,8 +193,8 @@ class _Recoveries(Unsaved, tune.Callback):
     """Says which trials lost their worker, and that those which were only told to leave may do so any number of
     times."""
 
-    def __init__(self, study: optuna.Study, unit: str, view: View) -> None:
-        self._study, self._unit, self._view = study, unit, view
+    def __init__(self, study: optuna.Study, unit: str, view: View, *, is_mirrored: bool) -> None:
+        self._study, self._unit, self._view, self._is_mirrored = study, unit, view, is_mirrored
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         loss = recoveries.loss(Path(trial.error_file).read_text(errors="replace"))
@@ -199,6 +202,8 @@ class _Recoveries(Unsaved, tune.Callback):
             trial.run_metadata.num_failures -= 1
         told = trial.config["trial"]
         line = recoveries.line(told["number"], loss.why, Path(told["folder"]), self._unit)
+        if self._is_mirrored:  # its checkpoints are not in the driver's folder
+            line = f"trial {told['number']}: {loss.why}; it goes on from its mirror"
         incidents.note(self._study, line)
         self._view.note(line)
 

@@ -20,6 +20,7 @@ from trainables.redaction import redacted
 from tune_lora.errors import InputError, StudyError
 
 PATIENCE_SECONDS = 60.0
+_PART = ".part"
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 _LASTING = ("NO_SUCH_BUCKET", "ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "NO_SUCH_KEY")
 _IN_WORDS = {
@@ -54,35 +55,31 @@ class MirrorStore:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"resources.mirror: got {uri!r}: {_reason(error)}; must be {SUCH_AS}") from None
         self._root = PurePosixPath(root)
-        self._needs_folders = isinstance(self._files, fs.LocalFileSystem)
+        self._is_folder = isinstance(self._files, fs.LocalFileSystem)
 
     def put(self, source: Path, key: str) -> None:
         """Copies a file there, whole or not at all."""
         target = self._at(key)
 
-        def copy() -> None:
-            self._make_folder_of(target)
-            fs.copy_files(
-                str(source), target, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._files
-            )
+        def copy(to: str) -> None:
+            fs.copy_files(str(source), to, source_filesystem=fs.LocalFileSystem(), destination_filesystem=self._files)
 
-        self._patiently(copy)
+        self._patiently(lambda: self._write_whole(target, copy))
 
     def put_bytes(self, content: bytes, key: str) -> None:
         """Writes an object."""
         target = self._at(key)
 
-        def write() -> None:
-            self._make_folder_of(target)
-            with self._files.open_output_stream(target) as stream:
+        def write(to: str) -> None:
+            with self._files.open_output_stream(to) as stream:
                 stream.write(content)
 
-        self._patiently(write)
+        self._patiently(lambda: self._write_whole(target, write))
 
     def get(self, key: str, target: Path) -> None:
         """Copies an object to a file, in whose place there is nothing or all of it."""
         target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f"{target.name}.part")
+        scratch = target.with_name(f"{target.name}{_PART}")
         self._patiently(
             lambda: fs.copy_files(
                 self._at(key),
@@ -118,7 +115,7 @@ class MirrorStore:
         root = PurePosixPath(self._at(prefix))
         selector = fs.FileSelector(str(root), recursive=True, allow_not_found=True)
         found = self._patiently(lambda: self._files.get_file_info(selector))
-        files = (one for one in found if one.type == fs.FileType.File)
+        files = (one for one in found if one.type == fs.FileType.File and not one.path.endswith(_PART))
         return {str(PurePosixPath(one.path).relative_to(root)): int(one.size) for one in files}
 
     def delete(self, prefix: str) -> None:
@@ -138,9 +135,13 @@ class MirrorStore:
     def _at(self, key: str) -> str:
         return str(self._root / key)
 
-    def _make_folder_of(self, target: str) -> None:
-        if self._needs_folders:  # object storage has none
-            self._files.create_dir(str(PurePosixPath(target).parent), recursive=True)
+    def _write_whole(self, target: str, write: Callable[[str], None]) -> None:
+        if not self._is_folder:  # an object is whole or not there
+            write(target)
+            return
+        self._files.create_dir(str(PurePosixPath(target).parent), recursive=True)
+        write(f"{target}{_PART}")
+        self._files.move(f"{target}{_PART}", target)
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         give_up, pause = time.monotonic() + self._patience, _FIRST_PAUSE

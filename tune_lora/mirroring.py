@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -16,11 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
+from sqlalchemy.exc import SQLAlchemyError
 
 from trainables import checkpoints
 from trainables.mirror import Mirror
-from trainables.mirror_store import MirrorAway, MirrorStore
+from trainables.mirror_store import MirrorStore
+from trainables.redaction import redacted
 from tune_lora import exports, storage_files, store
+from tune_lora.errors import StudyError
 from tune_lora.records import StudyRecord
 from tune_lora.spec import StudySpec
 from tune_lora.storage import patient
@@ -122,8 +126,8 @@ def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
 def _aloud(copy: Callable[[], None], say: Say) -> None:
     try:
         copy()
-    except MirrorAway as error:
-        say(f"the mirror was not brought up to date: {error}")
+    except (StudyError, OSError, sqlite3.Error, SQLAlchemyError) as error:
+        say(f"the mirror was not brought up to date: {redacted(str(error).splitlines()[0])}")
 
 
 def _copy_study(place: MirrorStore, study: optuna.Study, spec: StudySpec) -> None:

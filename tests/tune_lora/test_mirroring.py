@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState, create_trial
 
 from tests.tune_lora.studies import RATES
 from trainables.mirror import NODE_FOLDER, Mirror
@@ -124,6 +127,48 @@ def test_what_a_node_prepares_is_brought_to_the_driver(tmp_path: Path, monkeypat
     mirroring.fetch_base(spec, folder)
     assert found["images"] == {"base": folder / "images" / "base.png"}
     assert (folder / "images" / "base.png").read_bytes() == b"base"
+
+
+def test_the_study_is_copied_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirroring, "EVERY_SECONDS", 0.1)
+    spec = study(tmp_path)
+    place, said = MirrorStore(spec.resources.mirror or ""), Said()
+    spec.folder.mkdir(parents=True)
+    held = store.open_study(spec.storage_url, "mine", "minimize")
+    with mirroring.kept(held, spec, said.note):
+        held.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
+        wait_for(lambda: trials_there(place, tmp_path) == [0.5])
+        held.add_trial(create_trial(state=TrialState.COMPLETE, value=0.25))
+        wait_for(lambda: trials_there(place, tmp_path) == [0.5, 0.25])
+    assert "all_trials.csv" in place.listing("mine")
+    assert said.lines == []
+
+
+def trials_there(place: MirrorStore, scratch: Path) -> list[float | None]:
+    if not place.has("mine/study.db"):
+        return []
+    place.get("mine/study.db", scratch / "copy" / "study.db")
+    return [trial.value for trial in store.load(scratch / "copy").trials]
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "never"
+        time.sleep(0.1)
+
+
+def test_a_mirror_that_is_away_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    spec, said = study(tmp_path), Said()
+    spec.folder.mkdir(parents=True)
+    held = store.open_study(spec.storage_url, "mine", "minimize")
+    blocked = tmp_path / "mirror"
+    blocked.write_text("a file, not a folder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MirrorStore.__init__, "__kwdefaults__", {"patience": 0.0})
+        with mirroring.kept(held, spec, said.note):
+            pass
+    assert said.lines and all("the mirror was not brought up to date" in line for line in said.lines)
 
 
 def test_a_study_keeps_its_token(tmp_path: Path) -> None:

@@ -108,13 +108,17 @@ def _nudge(spot: Spot) -> None:
     if isinstance(value, bool):
         spot.put(not value)
     elif isinstance(value, int | float):
-        factors = st.sampled_from([0, -1, 0.5, 2, 3, 10, 1000, 1e-6])
-        changed = value * spot.draw(factors)
+        changed = _finite(value) * spot.draw(st.sampled_from([0, -1, 0.5, 2, 3, 10, 1000, 1e-6]))
         spot.put(int(changed) if isinstance(value, int) and spot.draw(st.booleans()) else changed)
     elif isinstance(value, str):
         spot.put(spot.draw(st.sampled_from([one for one in WORDS if one != value])))
     elif isinstance(value, list) and value:
         spot.put(value[: spot.draw(st.integers(0, len(value) - 1))])
+
+
+def _finite(value: float) -> float:
+    """The value, or 1 where it is none to reckon with."""
+    return value if -1e200 < value < 1e200 else 1
 
 
 def _rename(spot: Spot) -> None:

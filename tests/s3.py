@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,9 +44,13 @@ class S3:
 
     def make(self, bucket: str) -> None:
         """Makes a bucket."""
+        self.client().create_bucket(Bucket=bucket)
+
+    def client(self) -> Any:
+        """Another client of the server than the one that is tested."""
         import boto3
 
-        boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", **_boto()).create_bucket(Bucket=bucket)
+        return boto3.client("s3", endpoint_url=f"http://127.0.0.1:{self.port}", **_boto())
 
 
 def _boto() -> Mapping[str, str]:

@@ -111,12 +111,13 @@ class MirrorStore:
         self._patiently(lambda: self._files.delete_file(self._at(key)))
 
     def listing(self, prefix: str) -> dict[str, int]:
-        """Sizes in bytes of all objects below a key, by their keys relative to it."""
+        """Sizes in bytes of all objects below a key, by their keys relative to it; none whose name leads elsewhere."""
         root = PurePosixPath(self._at(prefix))
         selector = fs.FileSelector(str(root), recursive=True, allow_not_found=True)
         found = self._patiently(lambda: self._files.get_file_info(selector))
-        files = (one for one in found if one.type == fs.FileType.File and not one.path.endswith(_PART))
-        return {str(PurePosixPath(one.path).relative_to(root)): int(one.size) for one in files}
+        files = [one for one in found if one.type == fs.FileType.File]
+        sizes = {PurePosixPath(one.path).relative_to(root): int(one.size) for one in files}
+        return {str(key): size for key, size in sizes.items() if key.suffix != _PART and ".." not in key.parts}
 
     def delete(self, prefix: str) -> None:
         """Deletes all objects below a key; none there is as good."""

@@ -223,6 +223,14 @@ def test_a_fault_that_does_not_pass_ends_in_one_line(server: S3) -> None:
     assert "\n" not in str(told.value)
 
 
+def test_objects_whose_names_lead_elsewhere_are_not_there(server: S3) -> None:
+    place = server.uri("studies", "hostile")
+    client = server.client()
+    for name in ("hostile/a/../../outside", "hostile/a/inside"):
+        client.put_object(Bucket="studies", Key=name, Body=b"x")
+    assert list(MirrorStore(place).listing("a")) == ["inside"]
+
+
 def test_folders_of_a_shared_disk_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = Node(tmp_path.as_uri() + "/mirror", tmp_path / "node", monkeypatch)
     node.begin().report(1)

@@ -10,7 +10,7 @@ from trainables import checkpoints
 
 _FAILURE = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
 _RAISED = re.compile(r"^\S*\b(Leaving|Lost|Superseded): (.*)$", re.MULTILINE)
-_NODE = re.compile(r"node .*(died|dead|drain|preempt|terminated|unreachable)|(died|lost).* node", re.IGNORECASE)
+_NODE = re.compile(r"\bnode (has )?died|node was (terminated|preempted|drained)|\bnode is dead\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

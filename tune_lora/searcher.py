@@ -16,7 +16,7 @@ from search_spaces.feasible import choose, feasible_sampler
 from search_spaces.space import Space
 from trainables import checkpoints
 from trainables.protocol import Cause
-from tune_lora import agenda, baseline, drivers, store
+from tune_lora import agenda, baseline, drivers, incidents, store
 from tune_lora.knowledge import Advice, Knowledge, Reference
 from tune_lora.live_study import LiveStudy
 from tune_lora.memory import Memory
@@ -152,6 +152,8 @@ class StudySearcher(Unsaved, Searcher):
         self._learn()
         log = self._logs[tune_id] = self._log(self.live.trials[self._to_continue.pop(0)])
         log.rename(tune_id)
+        line = f"trial {log.number}: the study was interrupted; it goes on from its last checkpoint"
+        incidents.note(self.live.study, line)
         return self._configuration(log)
 
     def _learn(self) -> None:

@@ -23,7 +23,7 @@ from tests.tune_lora.studies import RATES
 from tune_lora import store
 
 pytestmark = pytest.mark.slow
-DEADLINE = 240.0
+DEADLINE = 500.0
 TOTAL = 20
 
 

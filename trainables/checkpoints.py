@@ -57,7 +57,8 @@ def write(
         save(scratch)
         _seal(scratch, incarnation)
         check()
-        _replace(target, scratch)
+        if not _is_of_a_later(target, incarnation):
+            _replace(target, scratch)
         _remove_older(root, incarnation)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -81,7 +82,7 @@ def restorable(trial_folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint's files, or None. One without a manifest cannot be told."""
+    """What is wrong with a checkpoint's files, or None."""
     try:
         manifest = _manifest(checkpoint)
         int(manifest["incarnation"])
@@ -89,7 +90,7 @@ def damage(checkpoint: Path) -> str | None:
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"{MANIFEST} cannot be read"
     except FileNotFoundError:
-        return None if any(checkpoint.iterdir()) else "it is empty"
+        return f"it has no {MANIFEST}"
     except OSError as error:
         return f"{MANIFEST}: {error.strerror}"
     for name, (size, digest) in known.items():
@@ -177,6 +178,10 @@ def _incarnation(checkpoint: Path) -> float:
         return 0
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return _UNREADABLE
+
+
+def _is_of_a_later(target: Path, incarnation: int) -> bool:
+    return target.exists() and incarnation < _incarnation(target) < _UNREADABLE
 
 
 def _replace(target: Path, scratch: Path) -> None:

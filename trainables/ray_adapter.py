@@ -74,17 +74,23 @@ class _Adapter(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._folder = Path(config["trial"]["folder"])
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._budget = 0
+        self._budget, self._has_taken_over = 0, False
         self._reports: Generator[Report, None, None] | None = None
+
+    def _take_over(self) -> None:
+        """Makes the trial this process's own. At the first step and no sooner: Tune sets up workers that it then does
+        not use, while the trial runs in another."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         # Whoever had the trial may still write what it is writing. From here on it begins nothing more.
         self._incarnation = Incarnation.begin(self._folder)
         self._restore, damaged = checkpoints.restorable(self._folder)
         self._incarnation.goes_on_from(self._restore)
         self._seconds = incarnations.seconds(self._folder)
-        begins = f"{self._trainer.budget_unit} {self._restore.budget}" if self._restore else "the beginning"
-        self._happened = [f"trial {config['trial']['number']}: {line}; it goes on from {begins}" for line in damaged]
+        number, unit = self.config["trial"]["number"], self._trainer.budget_unit
+        begins = f"{unit} {self._restore.budget}" if self._restore else "the beginning"
+        self._happened = [f"trial {number}: {line}; it goes on from {begins}" for line in damaged]
         self._known = incarnations.reported(self._folder, self._restore) if self._restore else []
+        self._has_taken_over = True
 
     def _end(self) -> None:
         reports, self._reports = self._reports, None
@@ -106,6 +112,12 @@ class _Adapter(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         _NOTICE.leave_if_asked()
+        if not self._has_taken_over:
+            try:
+                self._take_over()
+            except OSError as error:
+                self._raise_where_the_machine_failed(error)
+                raise
         happened, self._happened = self._happened, []
         if self._known:
             result = self._told_again()

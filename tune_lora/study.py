@@ -49,6 +49,7 @@ for _name, _value in {
     "TUNE_WARN_THRESHOLD_S": "30",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # of Ray's own state, which nobody reads and which grows with the study
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is a line of the study's, not a traceback
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
 }.items():
     os.environ.setdefault(_name, _value)

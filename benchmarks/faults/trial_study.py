@@ -52,7 +52,7 @@ class Run:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
         content = {
-            "name": "s", "trainer": "curve", "space": SPACE, "curve": {"seconds": 0.15},
+            "name": "s", "trainer": "curve", "space": SPACE, "curve": {"seconds": 0.25},
             "search": {"n_startup_trials": 3, "seed": seed},
             "scheduler": {"name": "asha", "grace": 3, "eta": 2},
             "budget": {"n_trials": TRIALS, "plateau": None},

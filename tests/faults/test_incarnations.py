@@ -41,6 +41,13 @@ def test_a_node_that_comes_back_finds_that_its_trial_goes_on_elsewhere(tmp_path:
     assert [successor.train()["budget"] for _ in range(3)] == [4, 5, 6]
 
 
+def test_a_worker_that_is_set_up_and_not_used_takes_nothing_over(tmp_path: Path) -> None:
+    trial = started(tmp_path)
+    trial.train()
+    started(tmp_path)
+    assert trial.train()["budget"] == 2
+
+
 def test_all_that_led_to_the_checkpoint_is_told_again_in_one_result(tmp_path: Path) -> None:
     first = started(tmp_path)
     told = [first.train() for _ in range(3)]

@@ -120,9 +120,14 @@ def check_that_it_ran(place: Path, ended: subprocess.CompletedProcess[str]) -> N
     check_that_nothing_is_left(place)
 
 
+@pytest.mark.slow  # all but its end is in the test of the script that is told to stop
 def test_the_slurm_script_runs_a_study_and_leaves_nothing(place: Path) -> None:
     ended = run(place, "bash", str(SLURM), "study.yaml", **of_slurm(place))
     check_that_it_ran(place, ended)
+    check_what_slurm_was_asked(place)
+
+
+def check_what_slurm_was_asked(place: Path) -> None:
     asked = (place / "asked").read_text()
     assert "scontrol show hostnames node-[1]" in asked
     assert "srun ray start --head --node-ip-address=127.0.0.1" in asked
@@ -158,7 +163,7 @@ def test_slurms_word_that_time_is_up_ends_the_study_in_order(place: Path) -> Non
     assert record.count("complete") < 200
     assert (place / "results" / "curves" / "report.html").is_file(), "it is written down"
     check_that_nothing_is_left(place)
-    assert list((place / "private").iterdir()) == []
+    check_what_slurm_was_asked(place)
 
 
 def has_complete(place: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
@@ -54,9 +55,11 @@ def test_of_checkpoints_the_newest_whole_one_is_gone_on_from(root: Path, tmp_pat
     newest = max(name for name in files if name.endswith("curve.json"))
     samples.write(tmp_path, {**files, newest: b'{"epoch": 7}'})
     assert judge(doors.checkpoint, tmp_path).what == "right"  # goes on from the older one
-    samples.write(tmp_path, {name.replace(".manifest", "gone"): content for name, content in files.items()})
-    (tmp_path / newest).with_name(".manifest.json").unlink()
-    assert "never written" not in judge(doors.checkpoint, samples.write(tmp_path, files)).said
+    held = b'{"epoch": 7}'
+    known = {"curve.json": [len(held), hashlib.sha256(held).hexdigest()]}
+    sealed = samples.as_json({"incarnation": 0, "files": known})  # as if it had been written so
+    samples.write(tmp_path, {newest.replace("curve.json", ".manifest.json"): sealed})
+    assert "never written" in judge(doors.checkpoint, tmp_path).said
 
 
 @pytest.mark.parametrize(

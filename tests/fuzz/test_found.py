@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.fuzz import doors, samples, yaml_files
+from benchmarks.fuzz import doors, model_files, samples, yaml_files
 from benchmarks.fuzz.broken_images import png
 from benchmarks.fuzz.judging import Door, judge
+from trainables import checkpoints
 
 STUDY = samples.CURVE
 CURVE = {"study.yaml": yaml_files.as_yaml(STUDY)}
@@ -90,10 +91,8 @@ MANIFESTS = [{"incarnation": float("inf"), "files": {}}, {"incarnation": 0, "fil
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
-def test_a_manifest_that_says_nothing_is_damage(manifest: Any, tmp_path: Path) -> None:
-    from trainables import checkpoints
-
-    folder = samples.write(tmp_path, {f"checkpoint/0000000{n}/curve.json": b'{"epoch": 1}' for n in (1, 2)})
+def test_a_manifest_that_says_nothing_is_damage(manifest: Any, tmp_path: Path, root: Path) -> None:
+    folder = samples.write(tmp_path, model_files.written_checkpoints(root))
     samples.write(folder, {"checkpoint/00000002/.manifest.json": samples.as_json(manifest)})
     found, damaged = checkpoints.restorable(folder)
     assert found is not None and found.budget == 1

@@ -11,13 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Leaving(Exception):
-    """This worker was told to end; its trial goes on from its checkpoint."""
-
-
 class Notice:
-    """Hears SIGTERM. While something is under way the process goes on to the end of it, and `leave_if_asked` raises at
-    the next one; otherwise, or at a second SIGTERM, the process ends as it would have."""
+    """Hears SIGTERM. While something is under way the process goes on to the end of it, and has been `asked`;
+    otherwise, or at a second SIGTERM, the process ends as it would have."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -37,11 +33,6 @@ class Notice:
             yield
         finally:
             self._busy = False
-
-    def leave_if_asked(self) -> None:
-        """Raises Leaving after a SIGTERM."""
-        if self.asked:
-            raise Leaving("the worker was told to end (SIGTERM)")
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self._busy and not self.asked:

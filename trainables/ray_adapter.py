@@ -2,7 +2,7 @@
 
 Checkpoints and reports are the trial folder's own (`trainables.checkpoints`, `trainables.incarnations`), so that a
 trial continues wherever and by whomever it is started again: by Ray after a lost worker, or by another driver after a
-lost driver. What is no fault of the trial's raises, and Tune starts it again elsewhere: `Lost`, `Leaving`,
+lost driver. What is no fault of the trial's raises, and Tune starts it again elsewhere: `Lost`, `Preempted`,
 `Superseded`.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayActorError
 
 from trainables import checkpoints, incarnations, outages
 from trainables.incarnations import Incarnation, Superseded
@@ -31,8 +32,22 @@ _SHARED: dict[str, Any] = {}
 _NOTICE = Notice()
 
 
+class Preempted(RayActorError):
+    """The worker was told to end. Tune starts such a trial again any number of times."""
+
+    preempted = True
+
+    def __str__(self) -> str:
+        return "the worker was told to end (SIGTERM)"
+
+
 class Lost(Exception):
     """The machine failed the trial: its disk, its share, another process of it."""
+
+
+def _leave_if_asked() -> None:
+    if _NOTICE.asked:
+        raise Preempted
 
 
 def trainable_for(trainer: Trainer, metric: str, threads: int) -> type[tune.Trainable]:
@@ -65,7 +80,7 @@ class _Adapter(tune.Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._end()
-        _NOTICE.leave_if_asked()
+        _leave_if_asked()
         self._begin(new_config)
         return True
 
@@ -111,7 +126,7 @@ class _Adapter(tune.Trainable):
         return self._trainer.run(context)
 
     def step(self) -> dict[str, Any]:
-        _NOTICE.leave_if_asked()
+        _leave_if_asked()
         if not self._has_taken_over:
             try:
                 self._take_over()

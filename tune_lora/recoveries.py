@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from trainables import checkpoints
 
 _FAILURE = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
-_RAISED = re.compile(r"^\S*\b(Leaving|Lost|Superseded): (.*)$", re.MULTILINE)
+_RAISED = re.compile(r"^\S*\b(Preempted|Lost|Superseded): (.*)$", re.MULTILINE)
 _NODE = re.compile(r"\bnode (has )?died|node was (terminated|preempted|drained)|\bnode is dead\b", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Loss:
-    """Why a trial lost its worker, in words; `counts` against the number of times that it is started again."""
-
-    why: str
-    counts: bool = True
-
-
-def loss(written: str) -> Loss:
-    """What the last failure in Ray's error file of a trial was."""
+def loss(written: str) -> str:
+    """What the last failure in Ray's error file of a trial was, in words."""
     last = _FAILURE.split(written)[-1]
     raised = _RAISED.findall(last)
     if raised:
         kind, message = raised[-1]
-        if kind == "Leaving":
-            return Loss(message, counts=False)
-        return Loss(f"its machine failed it ({message})" if kind == "Lost" else message)
-    return Loss("its node was lost" if _NODE.search(last) else "its worker was lost")
+        return f"its machine failed it ({message})" if kind == "Lost" else message
+    return "its node was lost" if _NODE.search(last) else "its worker was lost"
 
 
 def line(number: int, why: str, folder: Path, unit: str) -> str:

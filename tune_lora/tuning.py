@@ -190,20 +190,16 @@ class _Terminated(Unsaved, Stopper):
 
 
 class _Recoveries(Unsaved, tune.Callback):
-    """Says which trials lost their worker, and that those which were only told to leave may do so any number of
-    times."""
+    """Says which trials lost their worker and go on."""
 
     def __init__(self, study: optuna.Study, unit: str, view: View, *, is_mirrored: bool) -> None:
         self._study, self._unit, self._view, self._is_mirrored = study, unit, view, is_mirrored
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
-        loss = recoveries.loss(Path(trial.error_file).read_text(errors="replace"))
-        if not loss.counts:
-            trial.run_metadata.num_failures -= 1
-        told = trial.config["trial"]
-        line = recoveries.line(told["number"], loss.why, Path(told["folder"]), self._unit)
+        why, told = recoveries.loss(Path(trial.error_file).read_text(errors="replace")), trial.config["trial"]
+        line = recoveries.line(told["number"], why, Path(told["folder"]), self._unit)
         if self._is_mirrored:  # its checkpoints are not in the driver's folder
-            line = f"trial {told['number']}: {loss.why}; it goes on from its mirror"
+            line = f"trial {told['number']}: {why}; it goes on from its mirror"
         incidents.note(self._study, line)
         self._view.note(line)
 

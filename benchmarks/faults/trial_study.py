@@ -21,6 +21,8 @@ from benchmarks.faults.cluster import Cluster, wait_until
 TRIALS = 6
 ENOUGH = 1000
 """In place of an exit code: the study had all its trials."""
+TITLES = (b"Curve", b"ResourceTrainable")
+"""What Ray calls a process that trains: between calls, and while it serves one."""
 STARTS = 6
 """How often a user gives the same command before it counts as hung."""
 SPACE: dict[str, Any] = {
@@ -49,7 +51,7 @@ class Run:
     def write(self, seed: int) -> None:
         """The study file."""
         for place in (self.folder, self.traces):
-            shutil.rmtree(place, ignore_errors=True)
+            wait_until(lambda place=place: _is_empty(place), f"nobody writes into {place}")  # type: ignore[misc]
             place.mkdir(parents=True)
         content = {
             "name": "s", "trainer": "curve", "space": SPACE, "curve": {"seconds": 0.25},
@@ -118,6 +120,11 @@ class Run:
         self.driver.wait()
 
 
+def _is_empty(place: Path) -> bool:
+    shutil.rmtree(place, ignore_errors=True)
+    return not place.exists()
+
+
 def trainings(cluster: Cluster) -> dict[int, int]:
     """Processes that train, each with the index of its worker node."""
     found = {}
@@ -125,7 +132,7 @@ def trainings(cluster: Cluster) -> dict[int, int]:
         for number in node.machine.processes():
             with contextlib.suppress(OSError):
                 title = Path(f"/proc/{number}/cmdline").read_bytes()
-                if title.startswith(b"ray::") and b"Curve" in title:
+                if title.startswith(b"ray::") and any(word in title for word in TITLES):
                     found[number] = index
     return found
 

@@ -130,10 +130,11 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
         *("seconds", "started", "finished", "message", "notes"),
     )
     leading = {trial.number for trial in pareto(record)}
+    gains = baseline.improvements(record) if baseline.baseline_trial(record) else None
     rows = (
         (
             *(trial.number, trial.state, trial.cause.value if trial.cause else None),
-            *_value_cells(record, trial, leading),
+            *_value_cells(record, trial, leading, gains),
             trial.provenance,
             *_cells(record.tried(trial), params),
             *_cells(trial.config, config),
@@ -152,10 +153,11 @@ def _value_columns(record: StudyRecord) -> list[str]:
     return ["value", store.IMPROVEMENT] if baseline.baseline_trial(record) else ["value"]
 
 
-def _value_cells(record: StudyRecord, trial: TrialRecord, leading: Collection[int]) -> list[Any]:
+def _value_cells(
+    record: StudyRecord, trial: TrialRecord, leading: Collection[int], gains: Mapping[int, float] | None
+) -> list[Any]:
     if not record.has_several:
-        against = [baseline.improvement(record, trial)] if baseline.baseline_trial(record) else []
-        return [trial.value, *against]
+        return [trial.value, *([gains.get(trial.number)] if gains is not None else [])]
     values = trial.values or (None,) * len(record.objectives)
     return [*values, trial.number in leading if trial.values else None]
 

@@ -18,7 +18,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tune_lora import bulk, store
-from tune_lora.records import Direction, StudyRecord, TrialRecord
+from tune_lora.records import Direction, Objective, StudyRecord, TrialRecord
 
 
 class LiveStudy:
@@ -35,6 +35,7 @@ class LiveStudy:
         self.trials: list[FrozenTrial] = []
         self._records: list[TrialRecord | None] = []
         self._changes: list[int] = []
+        self._objectives: tuple[Objective, ...] | None = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -72,7 +73,9 @@ class LiveStudy:
 
     def record(self) -> StudyRecord:
         """The record of the study as it is now."""
-        return store.record_of(self.study, [self.of(number) for number in range(len(self.trials))])
+        if self._objectives is None:
+            self._objectives = store.objectives_of(self.study)
+        return store.record_of(self.study, map(self.of, range(len(self.trials))), self._objectives)
 
     # --- what is written ---------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from trainables.protocol import Cause
@@ -108,6 +109,10 @@ class StudyRecord:
         With several objectives: the Pareto front before the others, and within both the fairest trade first, which is
         the trial nearest to the best of every objective at once (`tune_lora.pareto.distances`).
         """
+        return list(self._ranked)
+
+    @cached_property
+    def _ranked(self) -> list[TrialRecord]:
         done = completed(self)
         if not self.has_several:
             sign = 1 if self.direction == "minimize" else -1
@@ -121,13 +126,13 @@ class StudyRecord:
         """The completed trial with the best score; with several objectives the member of the Pareto front that is the
         fairest trade between them (`ranked`).
         """
-        return next(iter(self.ranked()), None)
+        return next(iter(self._ranked), None)
 
     def count(self, state: State) -> int:
         """Number of trials in a state."""
         return sum(trial.state == state for trial in self.trials)
 
-    @property
+    @cached_property  # asked for each trial by whoever draws or writes tables
     def parameter_names(self) -> tuple[str, ...]:
         """Names that any trial sampled, in order of first appearance."""
         return tuple(dict.fromkeys(name for trial in self.trials for name in trial.params))

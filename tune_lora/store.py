@@ -193,10 +193,12 @@ def read(study: optuna.Study) -> StudyRecord:
     return record_of(study, map(record, study.get_trials(deepcopy=False)))
 
 
-def record_of(study: optuna.Study, trials: Iterable[TrialRecord]) -> StudyRecord:
-    """The record of a study whose trials are known."""
+def record_of(
+    study: optuna.Study, trials: Iterable[TrialRecord], objectives: tuple[Objective, ...] | None = None
+) -> StudyRecord:
+    """The record of a study whose trials are known; `objectives` are `objectives_of` the study, which never change."""
     attributes = study.user_attrs
-    objectives = _objectives(study)
+    objectives = objectives_of(study) if objectives is None else objectives
     return StudyRecord(
         name=study.study_name,
         direction=_direction_of_curves(objectives, attributes.get(PRUNED_ON)),
@@ -222,7 +224,8 @@ def _metric(spec: Mapping[str, Any]) -> str:
     return str((spec.get("objective") or {}).get("metric") or "score")
 
 
-def _objectives(study: optuna.Study) -> tuple[Objective, ...]:
+def objectives_of(study: optuna.Study) -> tuple[Objective, ...]:
+    """What the study is about, with names where it gave them."""
     names = study.metric_names or [f"objective {index}" for index, _ in enumerate(study.directions, start=1)]
     return tuple(
         Objective(name, "minimize" if direction == optuna.study.StudyDirection.MINIMIZE else "maximize")

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,9 +93,10 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
     mirroring.check(spec)
     mirroring.restore(spec, view.note)
     with _full_disk_is_one_line(spec.folder), _driven(spec, view) as study:
-        same_study.settle(study, ready)
         total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
-        exports.write_study_file(spec.as_mapping(), spec.folder)
+        ready = _of_total(ready, total)
+        same_study.settle(study, ready)
+        exports.write_study_file(ready.spec.as_mapping(), spec.folder)
         with session(spec.resources.address) as capacity, termination.exits():
             placed = placing.place(spec, capacity, view)
             _prepare(study, ready, placed, view)
@@ -121,6 +123,12 @@ def total_trials(asked: str | int | None, record: StudyRecord, default: int) -> 
 def counted_trials(record: StudyRecord) -> int:
     """Trials that count towards the total: all that ended, but for those the infrastructure ended."""
     return sum(trial.counts for trial in record.trials)
+
+
+def _of_total(ready: Plan, total: int) -> Plan:
+    """With what was asked for as the study's own number: `status` counts up to it, and `resume` goes on to it."""
+    budget = ready.spec.budget.model_copy(update={"n_trials": total})
+    return replace(ready, spec=ready.spec.model_copy(update={"budget": budget}))
 
 
 def _check_storage_is_reachable(spec: StudySpec) -> None:

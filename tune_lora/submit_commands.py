@@ -97,7 +97,7 @@ def status(
         _follow(jobs, job)
         return
     typer.echo(f"job {job.id}: {job.status.lower()}, begun {_local(job.began)}")
-    typer.echo(jobs.aside(job, shlex.join(["status", job.folder])), nl=False)
+    typer.echo(jobs.aside(job, shlex.join(["status", job.folder])))
 
 
 def stop(what: What, address: Address = "http://127.0.0.1:8265") -> None:

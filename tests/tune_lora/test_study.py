@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from trainables.protocol import Cause
+from tune_lora import sources, store, study
 from tune_lora import spec as specs
-from tune_lora import store, study
 from tune_lora.errors import InputError, StudyError
 
 SPACE = {
@@ -116,6 +116,8 @@ def test_a_finished_study_is_extended_and_nothing_is_lost_or_counted_twice(finis
     after = study.run(spec(folder.parent), n_trials="+3")
     assert len(after.trials) == len(before.trials) + 3
     assert after.trials[: len(before.trials)] == before.trials
+    assert sources.planned_trials(after) == len(after.trials), "what was asked last is what is planned"
+    assert specs.load(folder / "study.yaml").budget.n_trials == len(after.trials)
 
 
 def test_a_study_that_has_its_trials_runs_none(finished, ray_session):

@@ -93,6 +93,8 @@ def test_a_finished_study_is_extended_and_nothing_is_told_twice(there: Cluster, 
     before = store.load(results(tmp_path))
     again = there.run(*asked, "--n-trials", "+3")
     assert again.returncode == 0, again.stdout + again.stderr
+    seen = there.run("status", str(results(tmp_path)))
+    assert "6/6 trials" in seen.stdout, "of what was asked for, not of what the file says"
     assert job_of(again.stdout).endswith("-2"), "the second attempt of the same study"
     after = store.load(results(tmp_path))
     assert after.trials[:3] == before.trials, "nothing is lost"
@@ -115,6 +117,7 @@ def test_it_is_refused_while_it_runs_stopped_in_the_middle_and_continued(there: 
     seen = there.run("status", "curves", "--address", there.address)  # of several of that name the one that runs
     assert seen.returncode == 0, seen.stderr
     assert f"job {name}: running" in seen.stdout and "/8 trials" in seen.stdout
+    assert seen.stdout.endswith("\n"), "the prompt of a shell begins a line"
     assert os.uname().nodename in seen.stdout, "on which machine"
 
     stopped = there.run("stop", str(file), "--address", there.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe.parzen_estimator import _ParzenEstimator
+from optuna.samplers._tpe.sampler import default_gamma, default_gamma_multiobjective
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from search_spaces.regions import Region
+from search_spaces.thinning import Ranked
 
 _BATCHES = 32
 _QUANTILES = 512
@@ -25,9 +28,17 @@ class MaskedTPE(TPESampler):
     of the others. Here the density is cut to the region and renormalised before candidates are drawn; the estimate
     itself, and so the meaning of the study's trials, is that of the whole domain. Drawing whole suggestions again until
     one fits is not the same: where TPE is sure of a forbidden value it may never come.
+
+    Of long histories it looks at the good trials, the running ones and those that stand for the others (`thinning`);
+    with at most `thinning.OTHERS` others it draws what Optuna's own draws. `past` may be shared by samplers of one
+    study, so that what is known of its trials is worked out once.
     """
 
-    _region: Region | None = None
+    def __init__(self, *, past: Ranked | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._past = Ranked() if past is None else past
+        self._region: Region | None = None
+        self._known: tuple[Hashable, _ParzenEstimator, _ParzenEstimator] | None = None
 
     def sample_within(
         self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution, region: Region
@@ -39,14 +50,47 @@ class MaskedTPE(TPESampler):
         finally:
             self._region = None
 
-    def _build_parzen_estimator(
-        self, study: Study, search_space: dict[str, BaseDistribution], trials: list[FrozenTrial], handle_below: bool
-    ) -> _ParzenEstimator:
-        whole = super()._build_parzen_estimator(study, search_space, trials, handle_below)
-        if self._region is None or not handle_below:
-            return whole
-        (name, distribution), *_ = search_space.items()
-        return _Cut(whole, name, distribution, self._region)
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value of one parameter, without a region."""
+        self._past.look(study)
+        if len(self._past) < self._n_startup_trials:
+            return self._random_sampler.sample_independent(study, trial, param_name, param_distribution)
+        return self._sample(study, trial, {param_name: param_distribution})[param_name]
+
+    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        good, others = self._densities(study, trial, search_space)
+        if self._region is not None:
+            (name, distribution), *_ = search_space.items()
+            good = _Cut(good, name, distribution, self._region)
+        drawn = good.sample(self._rng.rng, self._n_ei_candidates)
+        best = self._compare(drawn, self._compute_acquisition_func(drawn, good, others))
+        return {name: distribution.to_external_repr(best[name]) for name, distribution in search_space.items()}
+
+    def _densities(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> tuple[_ParzenEstimator, _ParzenEstimator]:
+        """Those of good trials and of the others. The last ones are kept: a value may have to be drawn again."""
+        self._past.look(study)
+        running = [one for one in self._past.running if self._constant_liar and one.number != trial.number]
+        had = tuple((one.number, tuple(one.params)) for one in running)
+        question = (self._past.revision, trial.number, tuple(search_space.items()), had)
+        known = self._known
+        if known is None or known[0] != question:
+            good, others = self._past.split(study, self._n_good(study))
+            others = sorted([*others, *running], key=lambda one: one.number)
+            build = self._build_parzen_estimator
+            known = self._known = (
+                question,
+                build(study, search_space, good, True),
+                build(study, search_space, others, False),
+            )
+        return known[1], known[2]
+
+    def _n_good(self, study: Study) -> int:
+        rule = default_gamma if len(study.directions) == 1 else default_gamma_multiobjective
+        return int((self._gamma or rule)(len(self._past)))
 
 
 class _Cut(_ParzenEstimator):

@@ -38,10 +38,12 @@ def baseline_trial(record: StudyRecord) -> TrialRecord | None:
     """The completed baseline of a study with one objective, or None."""
     if record.has_several:
         return None
-    origins = {trial.number: trial.provenance for trial in record.trials}
-    is_known = PROVENANCE in origins.values()
+    origins = record.provenances
+    begun = next((number for number, origin in origins.items() if origin == PROVENANCE), None)
+    if begun is None:
+        return None
     found = (trial for trial in completed(record) if is_one(trial.number, lambda number: origins.get(number, "")))
-    return next(found, None) if is_known else None
+    return next(found, None)
 
 
 def is_one(number: int, provenance: Callable[[int], str]) -> bool:

@@ -121,6 +121,18 @@ class StudyRecord:
         leading = {trial.number for trial in pareto(self)}
         return sorted(done, key=lambda trial: (trial.number not in leading, far[trial.number], trial.number))
 
+    @cached_property
+    def provenances(self) -> Mapping[int, str]:
+        """Where each trial is from, by its number."""
+        return {trial.number: trial.provenance for trial in self.trials}
+
+    @cached_property
+    def _completed(self) -> list[TrialRecord]:
+        known = (trial for trial in self.trials if trial.state == "complete")
+        if self.has_several:
+            return [trial for trial in known if len(trial.values) == len(self.objectives)]
+        return [trial for trial in known if trial.value is not None]
+
     @property
     def best(self) -> TrialRecord | None:
         """The completed trial with the best score; with several objectives the member of the Pareto front that is the
@@ -169,10 +181,7 @@ class StudyRecord:
 
 def completed(record: StudyRecord) -> list[TrialRecord]:
     """The completed trials whose worth is known, by number."""
-    known = (trial for trial in record.trials if trial.state == "complete")
-    if record.has_several:
-        return [trial for trial in known if len(trial.values) == len(record.objectives)]
-    return [trial for trial in known if trial.value is not None]
+    return list(record._completed)
 
 
 def losses(record: StudyRecord, trials: Sequence[TrialRecord]) -> list[tuple[float, ...]]:

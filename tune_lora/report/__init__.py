@@ -45,7 +45,8 @@ def render(record: StudyRecord, folder: Path) -> str:
 
 def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
     best = record.best
-    shared = wording.shared_settings(record)
+    shared, gains = wording.shared_settings(record), baseline.improvements(record)
+    leading = {trial.number for trial in pareto(record)}
     return {
         "record": record,
         "best": best,
@@ -57,13 +58,13 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "beside": base_beside_best(record, folder),
         "galleries": top_galleries(record, folder, TOP_WITH_IMAGES),
         "figures": figures(folder / "figures"),
-        "trials": [_row(record, trial, best, shared) for trial in record.trials],
-        "front": [_row(record, trial, best, shared) for trial in record.ranked() if trial in pareto(record)],
+        "trials": [_row(record, trial, best, shared, gains) for trial in record.trials],
+        "front": [_row(record, one, best, shared, gains) for one in record.ranked() if one.number in leading],
         "names": [one.name for one in record.objectives] or [record.score_name],
         "changes": wording.against_baseline_trial(record),
         "measures": wording.measures_against_baseline(record),
         "stages": wording.stages(record),
-        "ends": _ends(record, best, shared),
+        "ends": _ends(record, best, shared, gains),
         "goals": [f"{one.name}, {one.direction}d" for one in record.objectives],
         "trade": wording.trade(record),
         "result": wording.result(record, best) if best else "",
@@ -96,32 +97,36 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
 
 
 def _row(
-    record: StudyRecord, trial: TrialRecord, best: TrialRecord | None, shared: Mapping[str, str]
+    record: StudyRecord,
+    trial: TrialRecord,
+    best: TrialRecord | None,
+    shared: Mapping[str, str],
+    gains: Mapping[int, float],
 ) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state,
         "why": ": ".join(part for part in (wording.cause(trial), trial.message) if part),
         "values": _values(record, trial),
-        "gain": wording.percent(baseline.improvement(record, trial)),
+        "gain": wording.percent(gains.get(trial.number)),
         "budget": trial.last_budget,
         "seconds": wording.duration(trial.seconds),
         "origin": "; ".join([trial.provenance, *trial.notes]),
         "settings": {name: text for name, text in wording.settings(trial.config).items() if name not in shared},
         "metrics": {name: wording.number(value) for name, value in trial.metrics.items()},
-        "is_best": trial == best,
+        "is_best": best is not None and trial.number == best.number,
     }
 
 
 def _ends(
-    record: StudyRecord, best: TrialRecord | None, shared: Mapping[str, str]
+    record: StudyRecord, best: TrialRecord | None, shared: Mapping[str, str], gains: Mapping[int, float]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
     """The best and the worst trials beside the study's own baseline; nothing where it has none."""
     if baseline.baseline_trial(record) is None:
         return []
     ends = {"The best": baseline.best(record), "The worst": baseline.worst(record)}
     return [
-        (f"{name} {len(trials)}", [_row(record, trial, best, shared) for trial in trials])
+        (f"{name} {len(trials)}", [_row(record, trial, best, shared, gains) for trial in trials])
         for name, trials in ends.items()
         if trials
     ]

@@ -16,6 +16,7 @@ from search_spaces.grid import GridOfSpace
 from search_spaces.masked_tpe import MaskedTPE
 from search_spaces.points import coordinates
 from search_spaces.predictive import Horizon, PredictiveSampler
+from search_spaces.predictive.past import Past
 from search_spaces.sampler import FeasibleSampler, Repair
 from search_spaces.space import Space
 from search_spaces.thinning import Ranked
@@ -31,7 +32,7 @@ class SamplerKind:
 
     `also` are Optuna's class names, which are understood as well. With `reseed` it is built anew for each trial, which
     makes a continued study draw what an uninterrupted one would have: for samplers that hold nothing but a seed.
-    `past` makes what such samplers of one study share, handed to `build` by that name.
+    `past` makes what these samplers share of what they know of a study; `build` takes it by that name.
     `needs` is a package that Optuna imports only when it draws.
     """
 
@@ -41,7 +42,7 @@ class SamplerKind:
     needs: str | None = None
     repair: Repair = "nearest"
     predicts: bool = False
-    past: Callable[[], Any] | None = None
+    past: Callable[[Space, Horizon | None], Any] | None = None
 
 
 def _tpe(_: Space, seed: int, n_startup_trials: int, past: Ranked | None = None) -> BaseSampler:
@@ -85,8 +86,8 @@ def _qmc(_: Space, seed: int, __: int) -> BaseSampler:
 
 
 SAMPLERS: dict[str, SamplerKind] = {
-    "predictive": SamplerKind(PredictiveSampler, (), predicts=True),
-    "tpe": SamplerKind(_tpe, ("TPESampler",), past=Ranked),
+    "predictive": SamplerKind(PredictiveSampler, (), predicts=True, past=Past),
+    "tpe": SamplerKind(_tpe, ("TPESampler",), past=lambda *_: Ranked()),
     "random": SamplerKind(lambda _, seed, __: optuna.samplers.RandomSampler(seed), ("RandomSampler",)),
     "cmaes": SamplerKind(_cmaes, ("CmaEsSampler",), needs="cmaes"),
     "gp": SamplerKind(_gp, ("GPSampler",), reseed=False, needs="torch"),
@@ -164,7 +165,7 @@ def feasible_sampler(
         )
     more: dict[str, Any] = {"horizon": horizon} if kind.predicts else {}
     if kind.past is not None:
-        more["past"] = kind.past()
+        more["past"] = kind.past(space, horizon)
     return FeasibleSampler(
         space,
         lambda seed: kind.build(space, seed, n_startup_trials, **more),

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from search_spaces.domains import Domain, Number
 from search_spaces.space import Space
+from search_spaces.thinning import Follower
 from tune_lora.errors import StudyError
 
 POINTS = 10
@@ -34,6 +35,7 @@ class GridOfSpace(BaseSampler):
         self._space, self._seed = space, seed
         self._walk = feasible_points(space, seed)
         self._ahead: _Point | None = None
+        self._follower, self._tried = Follower(), set[_Point]()
         self._taken: dict[int, dict[str, Any]] = {}
 
     def exhausted(self, study: Study) -> bool:
@@ -54,6 +56,7 @@ class GridOfSpace(BaseSampler):
         if point is None:
             raise StudyError(f"sampler: every point of the grid of {self._space.name} has been tried")
         self._taken[trial.number] = {name: value for name, (_, value) in point}
+        self._tried.add(point)
         self._ahead = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -74,9 +77,10 @@ class GridOfSpace(BaseSampler):
         return self._taken.get(trial.number, {}).get(param_name, first)
 
     def _next(self, study: Study) -> _Point | None:
-        tried = {_point(trial.params) for trial in study.get_trials(deepcopy=False)}
-        tried |= {_point(taken) for taken in self._taken.values()}
-        while self._ahead is None or self._ahead in tried:
+        news = self._follower.look(study)
+        self._tried.update(_point(trial.params) for trial in news.finished)
+        running = {_point(trial.params) for trial in news.running}
+        while self._ahead is None or self._ahead in self._tried or self._ahead in running:
             self._ahead = next(self._walk, None)
             if self._ahead is None:
                 return None

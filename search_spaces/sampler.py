@@ -21,6 +21,7 @@ from search_spaces.predictive import PredictiveSampler
 from search_spaces.regions import Region
 from search_spaces.space import Space
 from search_spaces.strata import strata_of_trial
+from search_spaces.thinning import Follower
 
 REDRAWS = 7
 """How often the sampler is asked again for a value before it is restricted to the region; measured to be a little
@@ -72,6 +73,7 @@ class FeasibleSampler(BaseSampler):
         self._n_startup_trials, self._repair = n_startup_trials, repair
         self._shared = make(seed)
         self._begun: dict[int, _Draw] = {}
+        self._follower, self._completed = Follower(), 0
 
     def __str__(self) -> str:
         return str(self._shared)
@@ -91,8 +93,10 @@ class FeasibleSampler(BaseSampler):
         """
         if not isinstance(self._shared, BaseGASampler) or self._shared.population_size is None:
             return None
-        completed = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-        return {self._shared._get_generation_key(): completed // self._shared.population_size}
+        news = self._follower.look(study)
+        completed = sum(trial.state == TrialState.COMPLETE for trial in news.finished)
+        self._completed = completed + (0 if news.anew else self._completed)
+        return {self._shared._get_generation_key(): self._completed // self._shared.population_size}
 
     def reseed_rng(self) -> None:
         """Gives the wrapped sampler another seed; Optuna asks for it when it copies samplers between threads."""

@@ -22,6 +22,8 @@ FAILED = "failed"
 """User attribute of a trial that was told as PRUNED: whether it failed through its configuration."""
 TRIED = "tried"
 """User attribute of a trial: its parameters with those that lie outside the space, which Optuna cannot hold."""
+REPORTS = 500
+"""Reports of one trial that are looked at."""
 LATER = 1.5
 """The newest report is read too where its budget is that many times the last one read."""
 
@@ -56,7 +58,9 @@ def observe(
 
 
 def _observed(trial: FrozenTrial, sign: float, horizon: Horizon | None) -> Observed:
-    curve = {step: sign * value for step, value in trial.intermediate_values.items() if math.isfinite(value)}
+    reports = trial.intermediate_values
+    steps = _spread(sorted(reports))
+    curve = {step: sign * reports[step] for step in steps if math.isfinite(reports[step])}
     params = trial.user_attrs.get(TRIED, trial.params)
     end = horizon(params) if horizon is not None else None
     complete = trial.state == TrialState.COMPLETE
@@ -67,6 +71,13 @@ def _observed(trial: FrozenTrial, sign: float, horizon: Horizon | None) -> Obser
     failed = trial.state == TrialState.PRUNED and trial.user_attrs.get(FAILED, not curve)
     curve = {} if failed else curve
     return Observed(params, dict(sorted(curve.items())), trial.state == TrialState.RUNNING, failed, end)
+
+
+def _spread(steps: Sequence[int]) -> Sequence[int]:
+    """At most `REPORTS` budgets of a curve, as even as can be, the newest among them."""
+    if len(steps) <= REPORTS:
+        return steps
+    return [steps[(index + 1) * len(steps) // REPORTS - 1] for index in range(REPORTS)]
 
 
 FINAL = 10**9

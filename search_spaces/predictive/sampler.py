@@ -13,9 +13,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtr
 
-from search_spaces.points import encode
 from search_spaces.predictive.candidates import Cube, best_candidate, spread_out
-from search_spaces.predictive.evidence import Horizon, Observed, longest, observe, read, thinned, time_of
+from search_spaces.predictive.evidence import Horizon, read, thinned, time_of
+from search_spaces.predictive.past import Evidence, Past, mark
 from search_spaces.predictive.process import Points, Process, standardised
 from search_spaces.space import Space
 
@@ -24,9 +24,9 @@ Array = NDArray[np.float64]
 BOLDNESS = 2.0
 """By how much the model's standard deviation is widened. Under a scheduler a bad guess costs a ninth of a training and
 a good one is worth many; measured in docs/LOG.md."""
-MODELLED, FITTED, JUDGED = 300, 100, 60
-"""Rows of the model, those its hyperparameters are found on, and trials that say what fails; they bound the time of
-a suggestion."""
+MODELLED, FITTED, JUDGED, BELIEVED = 300, 100, 60, 300
+"""Rows of the model, those its hyperparameters are found on, trials that say what fails, and running ones that count as
+ending where they are predicted to; they bound the time of a suggestion."""
 SCORED = 4
 """Trials with a score before the model is asked."""
 GOOD = 8
@@ -49,11 +49,19 @@ class PredictiveSampler(BaseSampler):
 
     Start-up trials are spread out. A suggestion is a pure function of the study, the seed and the trial's number.
     `horizon` gives a trial's longest budget from its parameters; without it, the longest seen stands for all.
+    `past`, of the same space and horizon, may be shared by samplers of one study, so that each trial is read once.
     """
 
-    def __init__(self, space: Space, seed: int, n_startup_trials: int, horizon: Horizon | None = None) -> None:
+    def __init__(
+        self,
+        space: Space,
+        seed: int,
+        n_startup_trials: int,
+        horizon: Horizon | None = None,
+        past: Past | None = None,
+    ) -> None:
         self._space, self._cube, self._horizon = space, Cube(space), horizon
-        self._needed = frozenset(name for name, parameter in space.parameters.items() if parameter.when is None)
+        self._past = Past(space, horizon) if past is None else past
         self._rng = np.random.default_rng(seed)
         self._independent = RandomSampler(seed)
         # Of a small space, fewer: one more than its coordinates.
@@ -72,13 +80,10 @@ class PredictiveSampler(BaseSampler):
         """The next configuration; nothing where somebody else chose it."""
         if "fixed_params" in trial.system_attrs:
             return {}
-        trials = [other for other in study.get_trials(deepcopy=False) if other.number != trial.number]
-        observed = observe(trials, study.direction, self._horizon, self._needed)
-        begun = [one for one in observed if one.curve or one.runs]
-        scored = sum(bool(one.curve) for one in observed)
-        if len(observed) < self._n_startup or scored < SCORED:
-            return spread_out(self._cube, [one.params for one in observed], self._rng)
-        return self._propose(begun, [one for one in observed if one.failed])
+        evidence = self._past.evidence(study, without=trial.number)
+        if evidence.n_observed < self._n_startup or evidence.n_scored < SCORED:
+            return spread_out(self._cube, evidence.params, self._rng)
+        return self._propose(evidence)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -89,17 +94,15 @@ class PredictiveSampler(BaseSampler):
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Nothing: what became of the trial is in the study."""
 
-    def _propose(self, begun: Sequence[Observed], failed: Sequence[Observed]) -> dict[str, Any]:
-        model = _Model(self._space, begun, self._horizon)
-        succeeds = _Success(self._space, begun, failed)
-
-        # A second look at the same configuration teaches about noise only; whoever wants that verifies the winner.
-        tried = {_mark(encode(self._space, one.params)) for one in (*begun, *failed)}
+    def _propose(self, evidence: Evidence) -> dict[str, Any]:
+        model = _Model(evidence, self._horizon)
+        succeeds = _Success(evidence)
 
         def value(rows: Array) -> Array:
             x = self._cube.vectors(rows)
-            ends = self._ends(rows, model.longest)
-            is_twin = np.array([_mark(vector) in tried for vector in x])
+            ends = self._ends(rows, evidence.longest)
+            # A second look at the same configuration teaches about noise only; whoever wants that verifies the winner.
+            is_twin = np.array([mark(vector) in evidence.tried for vector in x])
             return model.log_expected_improvement(x, ends) + succeeds.penalty(x) - _TWIN * is_twin
 
         return best_candidate(self._cube, value, model.good(), self._rng)
@@ -113,10 +116,10 @@ class PredictiveSampler(BaseSampler):
 class _Model:
     """Predicted final scores, given what was observed and what runs."""
 
-    def __init__(self, space: Space, begun: Sequence[Observed], horizon: Horizon | None) -> None:
-        self.longest = longest(begun)
-        rows = [(index, *report) for index, one in enumerate(begun) for report in read(one, self.longest)]
-        vectors = np.array([encode(space, one.params) for one in begun])
+    def __init__(self, evidence: Evidence, horizon: Horizon | None) -> None:
+        begun = [seen.observed for seen in evidence.begun]
+        rows = [(index, *report) for index, one in enumerate(begun) for report in read(one, evidence.longest)]
+        vectors = np.array([seen.vector for seen in evidence.begun])
         scores = np.array([score for _, _, score in rows])
         times = np.array([time for _, time, _ in rows])
         seen = Points(vectors[[index for index, _, _ in rows]], times, standardised(scores))
@@ -125,12 +128,13 @@ class _Model:
 
         ends = np.ones(len(begun))
         if horizon is not None:
-            ends = np.array([time_of(horizon(one.params), self.longest) for one in begun])
+            ends = np.array([time_of(horizon(one.params), evidence.longest) for one in begun])
         self._finals = self._process.predict(vectors, ends)[0]
         self._begun = begun
         self.best = float(self._finals.max())
-        running = np.array([one.runs for one in begun])
-        if running.any():  # told as ending where they are predicted to, so that the next guess lies elsewhere
+        running = np.flatnonzero([one.runs for one in begun])
+        if running.size:  # told as ending where they are predicted to, so that the next guess lies elsewhere
+            running = running[thinned(self._finals[running], BELIEVED)]
             believed = Points(vectors[running], ends[running], self._finals[running])
             self._process = self._process.given(seen.joined(believed))
 
@@ -147,12 +151,12 @@ class _Model:
 class _Success:
     """How probable it is that a configuration does not fail, from those that did and did not."""
 
-    def __init__(self, space: Space, begun: Sequence[Observed], failed: Sequence[Observed]) -> None:
+    def __init__(self, evidence: Evidence) -> None:
         self._process: Process | None = None
-        good = [one for one in begun if one.curve]
+        good, failed = [seen for seen in evidence.begun if seen.observed.curve], evidence.failed
         if not failed or not good:
             return
-        x = np.array([encode(space, one.params) for one in (*good, *failed)])
+        x = np.array([seen.vector for seen in (*good, *failed)])
         y = np.append(np.ones(len(good)), -np.ones(len(failed)))
         keep = _recent(len(good), len(failed))
         # Where trials fail the score is often best just before: without a margin every other one would fail there.
@@ -167,11 +171,6 @@ class _Success:
         mean, deviation = self._process.predict(x, np.ones(len(x)))
         log_probability = log_ndtr(mean / np.maximum(deviation, 0.1))
         return np.asarray(log_probability - _OUT_OF_REACH * np.maximum(0.0, SURE - np.exp(log_probability)))
-
-
-def _mark(vector: Array) -> bytes:
-    """What two encoded configurations share only when they are the same."""
-    return (np.round(vector, 6) + 0.0).tobytes()  # the sum turns -0 into 0
 
 
 def _recent(good: int, failed: int) -> NDArray[np.intp]:

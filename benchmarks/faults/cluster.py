@@ -50,6 +50,7 @@ class Cluster:
         self.environment = kept | QUICK_TO_NOTICE | environment | {
             "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg",
+            "RAY_worker_niceness": "0",
             "TUNE_LORA_CURVE_TRACE": str(traces),
         }  # fmt: skip
 

@@ -1,9 +1,8 @@
 """Faults on a real Ray of this machine: what they cost a study, and what it says. The other kinds, on several machines:
-`test_cluster_faults`."""
+`test_clusters`."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -19,9 +18,10 @@ import psutil
 import pytest
 import yaml
 
+from tests.faults.processes import training_processes
 from trainables.protocol import Cause
+from tune_lora import cli, store, study
 from tune_lora import spec as specs
-from tune_lora import store, study
 from tune_lora.errors import StudyError
 
 TUNE_LORA = str(Path(sys.executable).with_name("tune-lora"))
@@ -80,16 +80,6 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.03)
 
 
-def training_processes() -> list[psutil.Process]:
-    """Of this process's own Ray: whose raylet is a child of it."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            title = " ".join(child.cmdline())
-            found += [child] if "ray::" in title and ("Curve" in title or "ResourceTrainable" in title) else []
-    return found
-
-
 def test_a_worker_that_is_told_to_end_writes_down_its_report_and_its_trial_goes_on(tmp_path, ray_session) -> None:
     told: list[int] = []
 
@@ -111,22 +101,42 @@ def test_a_worker_that_is_told_to_end_writes_down_its_report_and_its_trial_goes_
     until(lambda: not psutil.pid_exists(told[0]))
 
 
-def test_a_damaged_checkpoint_costs_its_trial_one_epoch_more(tmp_path, ray_session) -> None:
-    folder = tmp_path / "s"
-    ended = study.run(spec(tmp_path, budget={"n_trials": 3, "plateau": None, "timeout_hours": 1e-9}))
-    # Time is up at once, so that the trials of the first moment run one epoch a study.
-    for _ in range(30):
-        left = [trial for trial in ended.trials if trial.state == "running" and trial.last_budget >= 2]
-        if left:
-            break
-    for trial in left:
-        newest = sorted(folder.glob(f"trials/{trial.number}/checkpoint/0*"))[-1]
-        (newest / "curve.json").write_text("")
-    record = study.run(spec(tmp_path))
+def command(*words: str) -> int:
+    """The exit code of the real command line, in this process."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    return int(ended.value.code or 0)
+
+
+def test_sigterm_to_the_driver_and_a_damaged_checkpoint_cost_an_epoch_each(tmp_path, ray_session, capsys) -> None:
+    folder, file = tmp_path / "s", tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(mapping(tmp_path, scheduler={"name": "none"}, curve={"seconds": 0.4})))
+
+    def tell() -> None:
+        until(lambda: len(epochs(folder)) >= 4)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=tell)
+    thread.start()
+    assert command("run", str(file)) == 143
+    thread.join()
+    assert "stopped: interrupted by SIGTERM; what was running goes on when the study does" in capsys.readouterr().out
+    before = store.load(folder)
+    assert not before.count("failed")
+    damaged = []
+    for trial in before.trials:
+        whole = sorted(path for path in folder.glob(f"trials/{trial.number}/checkpoint/*") if path.name.isdigit())
+        if trial.state == "running" and len(whole) == 2:
+            (whole[-1] / "curve.json").write_text("")
+            damaged.append(trial.number)
+    assert damaged
+    assert command("run", str(file)) == 0
+    record = store.load(folder)
     assert is_whole(record, 3)
-    assert set(epochs(folder).values()) <= {1, 2}
+    assert set(epochs(folder).values()) <= {1, 2}, "an epoch was written more than twice"
     said = [one.text for one in record.incidents if "is damaged (curve.json has 0 bytes" in one.text]
-    assert len(said) == len(left)
+    assert len(said) == len(damaged)
+    assert "what happened:" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -167,13 +177,14 @@ def test_a_full_disk_ends_the_study_with_one_line_and_it_goes_on_when_there_is_r
     assert not [trial for trial in record.trials if trial.cause is Cause.CRASH]
 
 
+@pytest.mark.slow
 def test_sigterm_to_a_driver_is_one_line_and_the_same_command_goes_on(tmp_path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(mapping(tmp_path)))
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [TUNE_LORA, "run", str(file)]
+    words = [TUNE_LORA, "run", str(file)]
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as driver:
         try:
             until(lambda: len(epochs(tmp_path / "s")) >= 2 or driver.poll() is not None)
@@ -186,7 +197,7 @@ def test_sigterm_to_a_driver_is_one_line_and_the_same_command_goes_on(tmp_path) 
     assert said.count("stopped: interrupted by SIGTERM; what was running goes on when the study does") == 1
     before = store.load(tmp_path / "s")
     assert before.count("running") >= 1 and not before.count("failed")
-    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * DEADLINE_SECONDS)
+    again = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=2 * DEADLINE_SECONDS)
     assert again.returncode == 0, again.stdout + again.stderr
     record = store.load(tmp_path / "s")
     assert is_whole(record, 3)

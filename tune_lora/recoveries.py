@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from trainables import checkpoints
+from trainables import checkpoints, incarnations
 
 _FAILURE = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
 _RAISED = re.compile(r"^\S*\b(Preempted|Lost|Superseded): (.*)$", re.MULTILINE)
@@ -23,7 +23,8 @@ def loss(written: str) -> str:
 
 
 def line(number: int, why: str, folder: Path, unit: str) -> str:
-    """What is told about a trial that goes on."""
-    newest = checkpoints.newest(folder)
+    """What is told about a trial that goes on, and on which machine it was."""
+    newest, was = checkpoints.newest(folder), incarnations.standing(folder)
+    where = f" on {was.host}" if was else ""
     begins = f"goes on from {unit} {checkpoints.budget_of(newest)}" if newest else "begins again"
-    return f"trial {number}: {why}; it {begins}"
+    return f"trial {number}{where}: {why}; it {begins}"

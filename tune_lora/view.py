@@ -85,14 +85,15 @@ def panel(record: StudyRecord, total: int) -> RenderableType:
     done = sum(trial.counts for trial in record.trials)
     head = Table.grid(padding=(0, 1))
     left = time_left(record, total)
-    ahead = f"about {wording.duration(left)} left" if left is not None else ""
+    ahead = f"about {wording.duration(left)} left" if left else ""
     bar = ProgressBar(total=max(total, 1), completed=min(done, total), width=28)
     head.add_row(Text(record.name, style="bold"), bar, Text(f"{done}/{total} trials"), Text(ahead, style="dim"))
     parts: list[RenderableType] = [head, _counts(record), *_knowledge(record)]
     best = record.best
     if best is not None:
-        kind = "recommended so far " if record.has_several else "best so far "
-        line = Text.assemble(kind, (wording.result(record, best), "bold"), f" (trial {best.number})")
+        kind = "recommended" if record.has_several else "best"
+        so_far = " " if done >= total else " so far "
+        line = Text.assemble(kind, so_far, (wording.result(record, best), "bold"), f" (trial {best.number})")
         if record.has_several:
             line.append(f", {len(pareto(record))} on the Pareto front", "dim")
         if against := wording.over_baseline(record, best):

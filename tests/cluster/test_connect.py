@@ -37,6 +37,30 @@ print("DONE")
 """
 
 
+TOLD_BY_RAY = """
+import tune_lora.study
+from ray._private.worker import print_to_stdstream
+
+for said in (
+    "Raylet is terminated. Termination is unexpected. Last 20 lines of the Raylet logs:\\n    [state-dump] a\\n",
+    "The node with node id: 12ab and address: 10.0.0.2 and node name: b has been marked dead because the detector",
+    "A worker died or was killed while executing a task by an unexpected system error. To troubleshoot",
+    "Workers were killed due to memory pressure",
+):
+    print_to_stdstream({"lines": [said], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+"""
+
+
+def test_what_ray_dumps_of_a_lost_node_is_not_shown_and_the_rest_is() -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", TOLD_BY_RAY], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert ended.returncode == 0, ended.stderr
+    (line,) = ended.stdout.splitlines()
+    assert "Workers were killed due to memory pressure" in line
+
+
 def test_a_local_session_is_opened_used_and_closed() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ended = subprocess.run(

@@ -10,7 +10,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from trainables import outages
+from trainables import incarnations, outages
 from tune_lora import incidents, recoveries, store
 
 RAY_DIED = "Failure # 1 (occurred at 2026-11-21_18-01-02)\nThe actor {}\n\tclass_name: Curve\n\tnamespace: 1\n"
@@ -41,6 +41,15 @@ trainables.{}
 )
 def test_a_loss_has_a_name(written: str, why: str) -> None:
     assert recoveries.loss(written) == why
+
+
+def test_a_trial_that_goes_on_is_told_with_the_machine_it_was_on(tmp_path: Path) -> None:
+    assert (
+        recoveries.line(5, "its worker was lost", tmp_path, "epoch") == "trial 5: its worker was lost; it begins again"
+    )
+    incarnations.Incarnation.begin(tmp_path).goes_on_from(None)
+    said = recoveries.line(5, "its worker was lost", tmp_path, "epoch")
+    assert said == f"trial 5 on {os.uname().nodename}: its worker was lost; it begins again"
 
 
 @pytest.mark.parametrize("number", ["ENOSPC", "EDQUOT", "EIO", "ESTALE", "EROFS"])

@@ -124,7 +124,12 @@ class TestLiveView:
         assert "1 running" in text
         assert "13 infeasible draws refused" in text
         assert f"(trial {example.record.best.number})" in text
-        assert "left" in text
+        assert "left" in text and "best so far" in text
+
+    def test_of_a_study_that_has_its_trials_nothing_is_left(self) -> None:
+        text = shown(view.panel(StudyRecord("s", "minimize", (trial(0),)), 1))
+        assert "1/1 trials" in text and "left" not in text
+        assert "best" in text and "so far" not in text
 
     def test_names_are_not_markup(self) -> None:
         evil = "[bold red]x[/] [link=https://evil.example]"

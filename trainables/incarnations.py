@@ -43,9 +43,14 @@ class Incarnation:
         flush(folder)
         return cls(folder, number)
 
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a later incarnation has begun."""
+        return _file(self.folder, self.number + 1).exists()
+
     def check(self) -> None:
         """Raises Superseded where a later incarnation has begun."""
-        if _file(self.folder, self.number + 1).exists():
+        if self.is_superseded:
             raise Superseded(f"another process goes on with {self.folder.parent}; this one was taken for lost")
 
     def goes_on_from(self, checkpoint: Checkpoint | None) -> None:

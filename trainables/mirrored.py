@@ -9,7 +9,9 @@ from typing import Any
 
 from trainables.mirror import Mirror, told
 from trainables.mirror_store import MirrorAway
-from trainables.protocol import Cause, Report, TrialFailure
+from trainables.protocol import Report
+from trainables.ray_adapter import Lost
+from trainables.redaction import redacted
 
 
 def mirrored(trainable: Any, mirror: Mirror | None) -> Any:
@@ -25,8 +27,11 @@ def _mirrored(trainable: Any, mirror: Mirror) -> Any:
             trial = config["trial"]
             self._there = Path(trial["folder"])
             self._trial = mirror.of(int(trial["number"]), config["params"], int(trial.get("seed", 0)))
-            _lost_where_away(self._trial.pull)
             super()._begin({**config, "trial": {**trial, "folder": str(self._trial.folder)}})
+
+        def _take_over(self) -> None:
+            _lost_where_away(self._trial.pull)
+            super()._take_over()
             self._push()  # so that whoever had the trial finds that it has it no more
 
         def _write(self, report: Report, result: Mapping[str, Any]) -> None:
@@ -38,7 +43,8 @@ def _mirrored(trainable: Any, mirror: Mirror) -> Any:
 
         def _end(self) -> None:
             super()._end()
-            self._trial.done()
+            if self._has_taken_over and not self._incarnation.is_superseded:
+                self._trial.done()  # else another process of this node may train it
 
         def step(self) -> dict[str, Any]:
             result = super().step()
@@ -55,4 +61,4 @@ def _lost_where_away(work: Callable[[], None]) -> None:
     try:
         work()
     except MirrorAway as error:
-        raise TrialFailure(Cause.INFRASTRUCTURE, str(error)) from error
+        raise Lost(redacted(str(error))) from error

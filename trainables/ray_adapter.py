@@ -89,6 +89,7 @@ class _Adapter(tune.Trainable):
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._folder = Path(config["trial"]["folder"])
+        # Nothing is touched before the first step: Tune sets up workers that it then does not use.
         self._budget, self._has_taken_over = 0, False
         self._reports: Generator[Report, None, None] | None = None
 

@@ -24,10 +24,10 @@ from trainables.mirror import Mirror
 from trainables.mirror_store import MirrorStore
 from trainables.redaction import redacted
 from tune_lora import exports, storage_files, store
-from tune_lora.errors import StudyError
+from tune_lora.errors import InputError, TuneLoraError
 from tune_lora.records import StudyRecord
 from tune_lora.spec import StudySpec
-from tune_lora.storage import patient
+from tune_lora.storage import connected, patient
 
 EVERY_SECONDS = 120.0
 """Between two copies of the study while it runs."""
@@ -126,7 +126,7 @@ def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
 def _aloud(copy: Callable[[], None], say: Say) -> None:
     try:
         copy()
-    except (StudyError, OSError, sqlite3.Error, SQLAlchemyError) as error:
+    except (TuneLoraError, OSError, sqlite3.Error, SQLAlchemyError) as error:
         say(f"the mirror was not brought up to date: {redacted(str(error).splitlines()[0])}")
 
 
@@ -138,13 +138,21 @@ def _copy_study(place: MirrorStore, study: optuna.Study, spec: StudySpec) -> Non
         folder, held = Path(scratch), study
         if not storage_files.is_server(str(storage.url)):
             storage_files.backup(storage.engine, folder / _DATABASE)
-            held = store.load_study(folder)
+            held = _of_copy(folder, study.study_name)
         else:
             held = optuna.load_study(study_name=study.study_name, storage=storage)
         exports.write_all(held, folder, held.user_attrs.get(store.SPEC) or spec.as_mapping())
         for path in sorted(folder.iterdir()):
             if path.is_file() and not path.name.startswith(f"{_DATABASE}-"):
                 place.put(path, f"{spec.name}/{path.name}")
+
+
+def _of_copy(folder: Path, name: str) -> optuna.Study:
+    """The study in a copied database, which may hold others."""
+    url = store.sqlite_url(folder)
+    if name not in store.study_names(url):
+        raise InputError(f"study {name!r} is not in its storage any more")
+    return optuna.load_study(study_name=name, storage=connected(url))
 
 
 def _copy_results(place: MirrorStore, spec: StudySpec) -> None:

@@ -171,6 +171,28 @@ def test_a_mirror_that_is_away_is_said_and_stops_nothing(tmp_path: Path) -> None
     assert said.lines and all("the mirror was not brought up to date" in line for line in said.lines)
 
 
+def test_a_study_in_a_database_of_several_is_copied_too(tmp_path: Path) -> None:
+    shared = f"sqlite:///{tmp_path / 'several.db'}"
+    spec, said = study(tmp_path, storage=shared), Said()
+    store.open_study(shared, "another", "minimize")
+    held = store.open_study(shared, "mine", "minimize")
+    held.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
+    with mirroring.kept(held, spec, said.note):
+        pass
+    assert "all_trials.csv" in MirrorStore(spec.resources.mirror or "").listing("mine")
+    assert said.lines == []
+
+
+def test_a_copy_that_nobody_can_read_is_said_and_stops_nothing(tmp_path: Path) -> None:
+    spec, said = study(tmp_path), Said()
+    spec.folder.mkdir(parents=True)
+    held = store.open_study(spec.storage_url, "mine", "minimize")
+    with mirroring.kept(held, spec, said.note):
+        held._storage.delete_study(held._study_id)  # whatever is copied from now on holds no study
+        store.open_study(spec.storage_url, "another", "minimize")
+    assert said.lines and all("the mirror was not brought up to date" in line for line in said.lines)
+
+
 def test_a_study_keeps_its_token(tmp_path: Path) -> None:
     spec = study(tmp_path)
     held = store.open_study(store.sqlite_url(tmp_path), "mine", "minimize")

@@ -58,3 +58,39 @@ def test_no_batch_or_rank_is_larger_whatever_their_order(values, optimizers):
     found = heaviest(space)
     assert found["batch_size"] == max(values) and found["lora_rank"] == 4 + max(values)
     assert found["optimizer"] == "AdamW"
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "expected"),
+    [
+        ("gradient_checkpointing", [False, True], False),
+        ("use_gradient_checkpointing", ["off", "on"], "off"),
+        ("training.cpu_offload", [True, False], False),
+        ("load_in_4bit", [False, True], False),
+        ("quantization", ["nf4", "int8", "none"], "none"),
+        ("quantization", ["nf4", "int8"], "int8"),
+        ("base_weights", ["4bit", "8bit"], "8bit"),
+        ("mixed_precision", [False, "fp16", "bf16"], False),  # how YAML reads a bare no
+        ("mixed_precision", ["bf16", "no", "fp16"], "no"),
+        ("precision", ["bf16", "fp32"], "fp32"),
+        ("beta_dim", [16, 64], 64),
+        ("timesteps_dim", [16, 64], 64),
+        ("rated_width", [16, 64], 64),
+        ("max_train_steps", [10, 20], 10),
+        ("ema_decay", [0.0, 0.9], 0.9),  # at 0 there is no second copy
+        ("optimizer.lr", [0.1, 0.2], 0.1),
+        ("activation", ["relu", "none"], "relu"),  # no format among them: by their names, the first
+    ],
+)
+def test_what_saves_memory_is_off_and_names_are_read_in_whole_words(name, choices, expected):
+    parameters = {name: {"type": "categorical", "choices": choices}}
+    assert heaviest(Space.from_mapping({"name": "any", "parameters": parameters}))[name] == expected
+
+
+@given(st.permutations(["none", "fp32", "bf16", "int8", "nf4"]), st.integers(1, 5))
+def test_of_number_formats_it_is_the_widest_whatever_their_order(formats, count):
+    among = formats[:count]
+    parameters = {"quantization": {"type": "categorical", "choices": among}}
+    found = heaviest(Space.from_mapping({"name": "any", "parameters": parameters}))["quantization"]
+    rank = {"none": 32, "fp32": 32, "bf16": 16, "int8": 8, "nf4": 4}
+    assert rank[found] == max(rank[one] for one in among)

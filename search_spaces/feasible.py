@@ -12,6 +12,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
+from search_spaces.bounded import BoundedGP, SharedSpace
 from search_spaces.grid import GridOfSpace
 from search_spaces.masked_tpe import MaskedTPE
 from search_spaces.points import coordinates
@@ -45,7 +46,7 @@ class SamplerKind:
     past: Callable[[Space, Horizon | None], Any] | None = None
 
 
-def _tpe(_: Space, seed: int, n_startup_trials: int, past: Ranked | None = None) -> BaseSampler:
+def _tpe(_: Space, seed: int, n_startup_trials: int, past: Ranked) -> BaseSampler:
     # Univariate: every value is drawn given those before it, which is where rules are kept. Under a scheduler a bad
     # guess is cheap: a heavier prior explores more, and without the magic clip the densities follow the best trials
     # closely. The best often lies at an end of a range. Measured (docs/LOG.md): regret .168 against .204 of defaults.
@@ -63,18 +64,24 @@ def _tpe(_: Space, seed: int, n_startup_trials: int, past: Ranked | None = None)
         )
 
 
-def _cmaes(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
+def _cmaes(_: Space, seed: int, n_startup_trials: int, past: SharedSpace) -> BaseSampler:
     # It knows no choices; they are drawn uniformly, which is no reason for a warning each.
-    return optuna.samplers.CmaEsSampler(seed=seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False)
+    sampler = optuna.samplers.CmaEsSampler(
+        seed=seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False
+    )
+    sampler._search_space = past
+    return sampler
 
 
 def _gp(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
-    return optuna.samplers.GPSampler(seed=seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False)
+    return BoundedGP(seed=seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False)
 
 
-def _nsgaii(_: Space, seed: int, n_startup_trials: int) -> BaseSampler:
+def _nsgaii(_: Space, seed: int, n_startup_trials: int, past: SharedSpace) -> BaseSampler:
     # Its first generation is drawn uniformly, as the start-up of other samplers is. Optuna's 50 would be a whole study.
-    return optuna.samplers.NSGAIISampler(population_size=max(2, n_startup_trials), seed=seed)
+    sampler = optuna.samplers.NSGAIISampler(population_size=max(2, n_startup_trials), seed=seed)
+    sampler._search_space = past
+    return sampler
 
 
 def _qmc(_: Space, seed: int, __: int) -> BaseSampler:
@@ -89,9 +96,9 @@ SAMPLERS: dict[str, SamplerKind] = {
     "predictive": SamplerKind(PredictiveSampler, (), predicts=True, past=Past),
     "tpe": SamplerKind(_tpe, ("TPESampler",), past=lambda *_: Ranked()),
     "random": SamplerKind(lambda _, seed, __: optuna.samplers.RandomSampler(seed), ("RandomSampler",)),
-    "cmaes": SamplerKind(_cmaes, ("CmaEsSampler",), needs="cmaes"),
+    "cmaes": SamplerKind(_cmaes, ("CmaEsSampler",), needs="cmaes", past=lambda *_: SharedSpace()),
     "gp": SamplerKind(_gp, ("GPSampler",), reseed=False, needs="torch"),
-    "nsgaii": SamplerKind(_nsgaii, ("NSGAIISampler",)),
+    "nsgaii": SamplerKind(_nsgaii, ("NSGAIISampler",), past=lambda *_: SharedSpace()),
     "qmc": SamplerKind(_qmc, ("QMCSampler",), reseed=False, repair="rescaled"),
     "grid": SamplerKind(
         lambda space, seed, _: GridOfSpace(space, seed), ("GridSampler", "BruteForceSampler"), reseed=False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import weakref
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -59,13 +59,15 @@ class Follower:
 
 
 class Ranked:
-    """Complete and pruned trials of a study in TPE's order, best first, kept as they finish.
+    """Finished trials of a study in TPE's order, best first, kept as they finish: those of the given states.
 
     `revision` changes whenever they do; `running` are the trials that run.
     """
 
-    def __init__(self, most: int = OTHERS) -> None:
-        self._follower, self._most, self.revision = Follower(), most, 0
+    def __init__(
+        self, most: int = OTHERS, states: Container[TrialState] = (TrialState.COMPLETE, TrialState.PRUNED)
+    ) -> None:
+        self._follower, self._most, self._states, self.revision = Follower(), most, states, 0
         self.running: list[FrozenTrial] = []
         self._begin()
 
@@ -83,7 +85,7 @@ class Ranked:
         news = self._follower.look(study)
         if news.anew:
             self._begin()
-        told = [trial for trial in news.finished if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        told = [trial for trial in news.finished if trial.state in self._states]
         for trial in told:
             self._trials[trial.number] = trial
             insort(self._numbers, trial.number)

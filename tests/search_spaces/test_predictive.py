@@ -15,10 +15,11 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from search_spaces.feasible import choose, feasible_sampler
-from search_spaces.points import encode
-from search_spaces.predictive import FAILED
+from search_spaces.points import draw, encode
+from search_spaces.predictive import FAILED, PredictiveSampler
 from search_spaces.predictive.candidates import Cube, best_candidate
-from search_spaces.predictive.evidence import longest, observe, read, thinned, time_of
+from search_spaces.predictive.evidence import REPORTS, longest, observe, read, thinned, time_of
+from search_spaces.predictive.past import Past
 from search_spaces.predictive.process import Points, Process, _loss, _prior
 from search_spaces.predictive.sampler import log_expected_improvement
 from search_spaces.space import Space
@@ -295,6 +296,92 @@ def test_what_somebody_else_chose_is_taken_as_it_is() -> None:
     chosen = {"rate": 2e-4, "rank": 8, "optimizer": "AdamW", "warmup": 50, "dropout": 0.25}
     study.enqueue_trial(chosen)
     assert space.suggest(study.ask()) == chosen
+
+
+# --- long histories --------------------------------------------------------------------------------------------------
+
+
+def past_of(space: Space, n: int, seed: int = 0) -> optuna.Study:
+    """Complete, stopped and failed trials at random places; the score is the distance from a rate of 1e-3."""
+    study, rng = optuna.create_study(), np.random.default_rng(seed)
+    for number in range(n):
+        params = draw(space, rng)
+        score = abs(np.log10(params["rate"]) + 3) + 0.1 * rng.random()
+        state = TrialState.COMPLETE if number % 3 == 0 else TrialState.PRUNED
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=state, value=score if number % 3 == 0 else None, params=params,
+                distributions={name: space.distributions()[name] for name in params},
+                intermediate_values={} if number % 7 == 1 else {2: score + 0.5, 6: score + 0.2},
+            )
+        )  # fmt: skip
+    return study
+
+
+def test_what_is_looked_at_of_a_long_study_is_bounded_and_every_configuration_of_it_is_known() -> None:
+    space = Space.load(MIXED)
+    study = past_of(space, 400)
+    for running in (study.ask(), study.ask()):
+        space.suggest(running)
+    whole, few = (Past(space, most=most).evidence(study, without=401) for most in (1000, 50))
+    told = observe(study.get_trials(deepcopy=False)[:401], StudyDirection.MINIMIZE, None)
+    assert len(whole.begun) == sum(bool(one.curve) for one in told) + 1
+    assert 40 <= len(few.begun) <= 50 + 1
+    assert (whole.tried, whole.longest, whole.n_observed, whole.n_scored) == (
+        few.tried, few.longest, few.n_observed, few.n_scored
+    )  # fmt: skip
+    assert (len(few.tried), few.n_observed) == (401, 401)
+    best = max(range(400), key=lambda number: _rank(study.trials[number]))
+    assert {best, 400} <= {seen.number for seen in few.begun}
+    assert [seen.number for seen in few.failed] == [seen.number for seen in whole.failed][-50:]
+
+
+def _rank(trial: optuna.trial.FrozenTrial) -> float:
+    return -trial.values[0] if trial.values else -np.inf
+
+
+@given(st.integers(0, 1000), st.integers(8, 40))
+@settings(max_examples=6, deadline=None)
+def test_a_sampler_that_has_followed_a_study_draws_what_a_new_one_would(seed: int, n: int) -> None:
+    space = Space.load(MIXED)
+    study, kept = past_of(space, n, seed), Past(space)
+    for _ in range(2):
+        trial = study.ask()
+        frozen = study._storage.get_trial(trial._trial_id)
+        followed, new = (
+            PredictiveSampler(space, seed, 6, past=past).sample_relative(study, frozen, {}) for past in (kept, None)
+        )
+        assert followed == new
+        for name in space.order:
+            space.parameters[name].domain.suggest(trial, name)
+        trial.report(0.3, 2)
+
+
+def test_the_model_is_given_no_more_of_a_long_study_and_still_finds_the_valley(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    space, handed = Space.load(MIXED), list[int]()
+    predict = Process.predict
+
+    def counting(process: Process, x: Any, t: Any) -> Any:
+        handed.append(len(x))
+        return predict(process, x, t)
+
+    monkeypatch.setattr(Process, "predict", counting)
+    study = past_of(space, 400)
+    sampler = PredictiveSampler(space, 0, 6, past=Past(space, most=60))
+    drawn = [sampler.sample_relative(study, study._storage.get_trial(study.ask()._trial_id), {}) for _ in range(2)]
+    n_trials_predicted = handed[0]
+    assert n_trials_predicted <= 60 + 1
+    assert all(abs(np.log10(params["rate"]) + 3) < 0.7 for params in drawn)
+
+
+def test_of_a_very_long_curve_a_bounded_number_of_reports_is_looked_at_the_newest_among_them() -> None:
+    study = study_of((TrialState.RUNNING, None, {step: 1 / step for step in range(1, 20_001)}))
+    (seen,) = observe(study.get_trials(deepcopy=False), StudyDirection.MINIMIZE, None)
+    assert len(seen.curve) == REPORTS
+    assert seen.curve[20_000] == -1 / 20_000
+    assert [budget for budget, _ in zip(seen.curve, range(3), strict=False)] == [40, 80, 120]
 
 
 # --- auto ------------------------------------------------------------------------------------------------------------

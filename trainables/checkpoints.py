@@ -199,7 +199,8 @@ def _remove_older(root: Path, incarnation: int) -> None:
     """Keeps the newest; what a later incarnation wrote is never touched, should this one have been cut off."""
     ordered = sorted(_all(root), key=lambda one: one.order, reverse=True)
     mine = [one for one in ordered if one.incarnation <= incarnation]
-    unreadable = [one for one in ordered if one.incarnation == _UNREADABLE and one.budget < mine[0].budget]
+    newest = mine[0].budget if mine else 0
+    unreadable = [one for one in ordered if one.incarnation == _UNREADABLE and one.budget < newest]
     for one in [*mine[KEPT:], *unreadable]:
         shutil.rmtree(one.path, ignore_errors=True)
     for path in root.glob("*.*"):

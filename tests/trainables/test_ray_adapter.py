@@ -113,6 +113,17 @@ def _fail(folder):
     raise OSError("disk full")
 
 
+def test_one_that_was_cut_off_touches_neither_what_a_later_start_wrote_nor_what_cannot_be_read(tmp_path):
+    checkpoints.write(tmp_path, 1, lambda folder: (folder / "state").write_text("later"), incarnation=2)
+    unreadable = tmp_path / "checkpoint" / "00000002" / checkpoints.MANIFEST
+    unreadable.parent.mkdir()
+    unreadable.write_text("{")
+    checkpoints.write(tmp_path, 1, lambda folder: (folder / "state").write_text("cut off"), incarnation=1)
+    assert (checkpoints.newest(tmp_path) / "state").read_text() == "later"
+    assert unreadable.read_text() == "{"
+    assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == ["00000001", "00000002"]
+
+
 def test_results_are_plain_data(tmp_path):
     result = started(tmp_path).train()
     kept = {key: result[key] for key in ("budget", "metrics", "images", "seconds", "final", "score")}

@@ -79,8 +79,8 @@ class _Adapter(tune.Trainable):
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
+        # A process that was told to end says so at its next step: Tune drops a trial whose worker fails here.
         self._end()
-        _leave_if_asked()
         self._begin(new_config)
         return True
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from trainables import checkpoints
+from trainables import checkpoints, ray_adapter
 from trainables.curve import Curve
 from trainables.protocol import Cause, Report, TrialContext, TrialFailure
 from trainables.ray_adapter import trainable_for
@@ -136,3 +136,14 @@ def test_a_trial_that_fails_at_once_on_a_reused_worker_is_told_at_its_own_budget
         trainable.train()
     assert trainable.reset(config(tmp_path / "1", number=1, rate=0.1))
     assert trainable.train()["budget"] == 1
+
+
+def test_a_worker_that_was_told_to_end_says_so_when_it_is_to_train_and_not_while_it_is_reset(tmp_path, monkeypatch):
+    """Tune starts a trial again that fails as it runs, and drops one that fails while its worker is prepared."""
+    trainable = started(tmp_path / "0")
+    trainable.train()
+    monkeypatch.setattr(ray_adapter._NOTICE, "asked", True)
+    assert trainable.reset(config(tmp_path / "1", number=1))
+    with pytest.raises(ray_adapter.Preempted):
+        trainable.train()
+    assert not (tmp_path / "1").exists(), "nothing of the trial was touched"

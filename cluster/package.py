@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,15 +19,23 @@ RAYS_LIMIT_MIB = 512
 LIMIT_MIB = 100
 """Ours, unless it is said otherwise: every node unpacks the package."""
 SHOWN = 5
-NEVER_FOLDERS = (
-    *(".git", ".hg", ".svn", ".venv", "venv", "env", "node_modules", "__pycache__", ".*cache*", ".hypothesis"),
-    *(".ipynb_checkpoints", "*.egg-info", "wandb", ".tox", ".nox", ".idea", ".vscode", ".ssh", ".aws", ".ray"),
+NEVER_FOLDERS = (".*", "venv", "env", "node_modules", "__pycache__", "*.egg-info", "wandb")
+NEVER_FILES = (".*", "*.pyc", "*.pyo")
+"""Caches, and what programs keep for themselves, secrets among it: all that begins with a dot. (What a `.gitignore`
+among data leaves out, Ray would leave out as well.)"""
+_SECRET = re.compile(
+    r"""
+      .*\.(pem|key|p12|pfx|jks|keystore|kdbx|gpg|ppk|token|kubeconfig)
+    | id_(rsa|dsa|ecdsa|ed25519|xmss)(?![a-z]).*
+    | kubeconfig.*
+    | (.*[^a-z])?(service[-_ ]?account|client[-_ ]secret)(?![a-z]).*\.json
+    | (.*[-_. ])?(secrets?|credentials?|passwords?|passwd|auth[-_]?token|token)
+      (\.(txt|json|ya?ml|toml|ini|cfg|conf|env|xml|properties|csv|enc|bak|old))*
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
-NEVER_FILES = (
-    *(".env", ".env.*", ".netrc", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "auth_token", "credentials*.json"),
-    *("*.pyc", "*.pyo", ".gitignore", ".rayignore", ".DS_Store"),
-)
-"""Caches, and what holds secrets. (What a `.gitignore` among data leaves out, Ray would leave out as well.)"""
+"""Whole names of files that hold keys, passwords or tokens. A tokenizer (``tokens.txt``, ``special_tokens_map.json``)
+is none of them, and neither is a module or a picture of such a name."""
 CODE_FILES = ("*.py", "*.yaml", "*.yml", "*.toml", "*.json", "*.txt", "*.j2", "*.css", "*.js", "*.html", "*.md", "*.sh")
 NEVER_WITH_CODE = (
     "results",
@@ -69,10 +78,16 @@ def of_data(path: Path) -> list[Item]:
     """All files of a folder (or the file itself) but caches and secrets.
 
     Raises:
-        InputErrors: symbolic links that lead out of the folder.
+        InputErrors: it is the home folder; symbolic links that lead out of the folder, or to folders.
     """
     if path.is_file():
         return [_item(path, PurePosixPath(path.name))]
+    _check_is_no_home(path)
+    if linked := list(_linked_folders(path)):
+        raise InputErrors(
+            f"{folder}: is a link to a folder, which would not go along; must be a folder, or use --shared"
+            for folder in linked
+        )
     found = list(_files(path, NEVER_FOLDERS, ("*",)))
     leaving = [file for file in found if not file.resolve().is_relative_to(path.resolve())]
     if leaving:
@@ -81,7 +96,12 @@ def of_data(path: Path) -> list[Item]:
 
 
 def of_code(folder: Path) -> list[Item]:
-    """Python files and small texts below a folder that a trainer of the user's own lies in."""
+    """Python files and small texts below a folder that a trainer of the user's own lies in.
+
+    Raises:
+        InputError: it is the home folder.
+    """
+    _check_is_no_home(folder)
     found = _files(folder, (*NEVER_FOLDERS, *NEVER_WITH_CODE), CODE_FILES)
     return [_item(file, PurePosixPath(file.relative_to(folder).as_posix())) for file in found]
 
@@ -100,12 +120,42 @@ def of_checkout(root: Path, packages: Iterable[str], weights: bool) -> list[Item
     return items
 
 
-def _files(folder: Path, never: Sequence[str], names: Sequence[str]) -> Iterator[Path]:
-    """Files below a folder, in order. Links to folders are not followed."""
+def withheld(path: Path) -> list[Path]:
+    """Files below a folder that do not go along for their names alone, which are those of secrets."""
+    return [
+        Path(place) / name
+        for place, _, files in _walked(path, NEVER_FOLDERS)
+        for name in files
+        if not _is_one_of(name, NEVER_FILES) and _SECRET.fullmatch(name)
+    ]
+
+
+def _check_is_no_home(folder: Path) -> None:
+    """Refuses to send all that a user has: a data set or a trainer there is one by mistake."""
+    home = Path(os.path.expanduser("~")).resolve()  # noqa: PTH111  # Path.home() raises where there is none
+    if home.is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{folder}: is or holds the home folder {home}, all of which would be sent; must be a folder in it"
+        )
+
+
+def _linked_folders(folder: Path) -> Iterator[Path]:
+    for place, folders, _ in _walked(folder, NEVER_FOLDERS):
+        yield from (found for name in folders if (found := Path(place) / name).is_symlink())
+
+
+def _walked(folder: Path, never: Sequence[str]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """`os.walk` in order, without folders of some names. Links to folders are named and not followed."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _is_one_of(name, never))
-        for name in sorted(files):
-            if _is_one_of(name, names) and not _is_one_of(name, NEVER_FILES):
+        yield place, folders, sorted(files)
+
+
+def _files(folder: Path, never: Sequence[str], names: Sequence[str]) -> Iterator[Path]:
+    """Files below a folder, in order, but those of secrets. Links to folders are not followed."""
+    for place, _, files in _walked(folder, never):
+        for name in files:
+            if _is_one_of(name, names) and not _is_one_of(name, NEVER_FILES) and not _SECRET.fullmatch(name):
                 yield Path(place) / name
 
 

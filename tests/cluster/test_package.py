@@ -19,7 +19,26 @@ from cluster.tail import Tail
 from tune_lora.errors import InputError, InputErrors
 
 ROOT = Path(__file__).parents[2]
-SECRETS = (".env", ".netrc", "server.pem", "id_rsa", "auth_token", "credentials.json")
+SECRETS = (
+    *(".env", ".env.local", ".netrc", ".pgpass", ".git-credentials", ".pypirc", ".npmrc", ".kube/config"),
+    *(".docker/config.json", ".gnupg/x", ".config/gcloud/a.json", ".huggingface/token", ".azure/x", ".aws/credentials"),
+    *("server.pem", "id_rsa", "id_ed25519.pub", "id_ecdsa", "auth_token", "credentials.json", "credentials"),
+    *("service-account.json", "my-service_account-1.json", "client_secret_1.json", "secrets.yaml", "my.secrets.toml"),
+    *(
+        "kubeconfig",
+        "kubeconfig.yaml",
+        "prod.kubeconfig",
+        "token",
+        "HF_TOKEN.txt",
+        "hf-token",
+        "Passwords.txt",
+        "a.p12",
+    ),
+)
+HARMLESS = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokens.txt"),
+    *("id_0001.png", "keys.csv", "secretary.png", "secret.png", "tokenized.jsonl"),
+)
 
 
 def targets(items):
@@ -36,8 +55,45 @@ def folder(tmp_path):
 
 
 def test_data_go_along_without_caches_and_secrets(folder):
-    assert targets(package.of_data(folder)) == {"data/a.png", "data/a.txt", "data/deep/b.png"}
+    for name in HARMLESS:
+        (folder / name).write_text(name)
+    harmless = {f"data/{name}" for name in HARMLESS}
+    assert targets(package.of_data(folder)) == {"data/a.png", "data/a.txt", "data/deep/b.png", *harmless}
     assert targets(package.of_data(folder / "a.txt")) == {"a.txt"}
+    without_dots = {folder / name for name in SECRETS if not name.startswith(".")}
+    assert set(package.withheld(folder)) == without_dots, "what stays here for its name alone can be said"
+
+
+def test_code_goes_along_without_secrets(folder):
+    (folder / "my.py").write_text("")
+    (folder / "token.py").write_text("")
+    (folder / "tokens.txt").write_text("")
+    assert targets(package.of_code(folder)) == {"my.py", "a.txt", "token.py", "tokens.txt"}
+
+
+@pytest.mark.parametrize("what", ["", "..", "/"])
+def test_the_home_folder_is_not_sent(tmp_path, monkeypatch, what):
+    home = tmp_path / "users" / "me"
+    (home / "data").mkdir(parents=True)
+    (home / "data" / "my.py").write_text("")
+    monkeypatch.setenv("HOME", str(home))
+    for send in (package.of_data, package.of_code):
+        with pytest.raises(InputError, match=r"is or holds the home folder .*; must be a folder in it") as refused:
+            send(home / what)
+        assert len(str(refused.value).splitlines()) == 1
+        assert len(send(home / "data")) == 1
+
+
+def test_a_linked_folder_is_refused_as_it_would_not_go_along(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "c.png").write_text("")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "deep" / "again").symlink_to(folder / "deep")
+    (folder / "venv").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputErrors) as refused:
+        package.of_data(folder)
+    said = "is a link to a folder, which would not go along; must be a folder, or use --shared"
+    assert refused.value.mistakes == (f"{folder / 'more'}: {said}", f"{folder / 'deep' / 'again'}: {said}")
 
 
 def test_a_link_out_of_the_data_is_refused_and_one_within_goes_along(folder, tmp_path):
@@ -68,6 +124,8 @@ def test_code_is_python_and_small_texts_but_no_weights_nor_results(tmp_path):
 def test_the_program_itself_has_all_that_it_imports_and_reads(tmp_path):
     items = package.of_checkout(ROOT, ("tune_lora", "trainables", "search_spaces", "cluster"), weights=False)
     assert sum(item.size for item in items) < 10 * package.MIB
+    assert "tune_lora/job_secrets.py" in targets(items), "a module may be called so"
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "tune_lora").rglob("*.py")} <= targets(items)
     package.write(items, tmp_path)
     program = (
         "import tune_lora; from tune_lora.cli import main; print(tune_lora.__file__); main(['validate', 'demo.yaml'])"

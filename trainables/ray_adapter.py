@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 import traceback
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from trainables.protocol import Cause, Report, Trainer, TrialContext, TrialFailu
 from trainables.redaction import redacted
 
 PATIENCE_SECONDS = 10.0
-"""How long a checkpoint is tried to be written while the disk is full or the share does not answer."""
+"""How long a trial waits at its beginning and at each report while the disk is full or the share does not answer."""
 _RETRY_SECONDS = 0.5
 _SHARED: dict[str, Any] = {}
 """What outlives trials in this worker process."""
@@ -130,7 +130,7 @@ class _Adapter(tune.Trainable):
         _leave_if_asked()
         if not self._has_taken_over:
             try:
-                self._take_over()
+                self._patiently(self._take_over)
             except OSError as error:
                 self._raise_where_the_machine_failed(error)
                 raise
@@ -156,7 +156,7 @@ class _Adapter(tune.Trainable):
                 self._reports = self._start()
             report = next(self._reports)
             result = self._reported(report, started)
-            self._keep(report, result)
+            self._patiently(lambda: self._write(report, result))
         except (Superseded, Lost):
             raise
         except TrialFailure as failure:
@@ -172,12 +172,13 @@ class _Adapter(tune.Trainable):
         self._budget = report.budget
         return result
 
-    def _keep(self, report: Report, result: Mapping[str, Any]) -> None:
-        """Writes report and checkpoint; waits a while for a disk that is full, or a share that does not answer."""
+    @staticmethod
+    def _patiently(write: Callable[[], None]) -> None:
+        """Writes; waits a while for a disk that is full, or a share that does not answer."""
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                return self._write(report, result)
+                return write()
             except Exception as error:
                 if outages.of_storage(error) is None or time.monotonic() > give_up or _NOTICE.asked:
                     raise

@@ -5,6 +5,7 @@ A database server has room for several drivers (`tune_lora.drivers`). They take 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Generator
@@ -14,13 +15,16 @@ from pathlib import Path
 from tune_lora import storage_files
 from tune_lora.errors import InputError
 
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What a disk says that knows no locks, such as Lustre mounted without them."""
+
 
 @contextmanager
 def held(path: Path, what: str) -> Generator[None, None, None]:
     """Holds the lock file for the block.
 
     Raises:
-        InputError: another process holds it, or it cannot be written.
+        InputError: another process holds it, it cannot be written, or its disk knows no locks.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,10 +34,15 @@ def held(path: Path, what: str) -> Generator[None, None, None]:
     with opened as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             stream.seek(0)
             holder = stream.read().strip() or "unknown"
             raise InputError(f"{what} is running already (process {holder}); wait for it or stop it") from None
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be locked ({error.strerror}); must be on a disk with locks: mount it with them, or "
+                "let `results` (and a SQLite `storage`) be elsewhere"
+            ) from None
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
@@ -67,7 +76,15 @@ def _locks(folder: Path, file: Path | None, name: str) -> list[Path]:
 
 @contextmanager
 def turn(path: Path) -> Generator[None, None, None]:
-    """Waits for the lock file and holds it for the block. Raises OSError where it cannot be written."""
+    """Waits for the lock file and holds it for the block; on a disk without locks nobody waits.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     with path.open("a+") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
         yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -63,6 +65,20 @@ def test_it_is_free_again_afterwards_and_after_an_error(tmp_path):
         raise KeyError
     with locks.held(path, "study 'mine'"), pytest.raises(InputError), locks.held(path, "study 'mine'"):
         pytest.fail("two hold it")
+
+
+@pytest.mark.parametrize("said", [errno.ENOLCK, errno.ENOSYS])
+def test_a_disk_without_locks_is_told_as_what_it_is(tmp_path, monkeypatch, said):
+    def refuse(*_):
+        raise OSError(said, os.strerror(said))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)  # no disk of this kind can be had here
+    with pytest.raises(InputError) as told, locks.held(tmp_path / "lock", "study 'mine'"):
+        pytest.fail("it is held")
+    assert "running already" not in str(told.value)
+    assert f"{tmp_path / 'lock'}: cannot be locked ({os.strerror(said)})" in str(told.value)
+    with locks.turn(tmp_path / "turn"):  # the study has run; what it found is written down
+        pass
 
 
 def test_two_studies_do_not_wait_for_each_other(tmp_path):

@@ -198,14 +198,19 @@ class Driver:
         return None if found is None else str(json.loads(found))
 
     def _begun(self, session: Session, study_id: int) -> int:
-        """Trials that count or may come to: all but those that the infrastructure ended."""
+        """Trials that count or may come to: all that run or ended, but for those that the infrastructure ended.
+
+        What somebody else enqueued (WAITING) is begun by nobody here.
+        """
         lost = sql.exists().where(
             _ATTRIBUTES.trial_id == _TRIALS.trial_id,
             _ATTRIBUTES.key == store.CAUSE,
             _ATTRIBUTES.value_json == json.dumps(Cause.INFRASTRUCTURE.value),
         )
         counting = sql.select(sql.func.count()).where(
-            _TRIALS.study_id == study_id, sql.or_(_TRIALS.state != TrialState.FAIL, ~lost)
+            _TRIALS.study_id == study_id,
+            _TRIALS.state != TrialState.WAITING,
+            sql.or_(_TRIALS.state != TrialState.FAIL, ~lost),
         )
         return int(session.execute(counting).scalar_one())
 

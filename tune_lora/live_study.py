@@ -42,7 +42,7 @@ class LiveStudy:
         """Takes in what others have written: trials that are new, and all that can still change."""
         for trial in self.study.get_trials(deepcopy=False):
             known = self.trials[trial.number] if trial.number < len(self.trials) else None
-            if known is None or (not known.state.is_finished() and _says_more(trial, known)):
+            if known is None or (not known.state.is_finished() and _differs(trial, known)):
                 self._take(trial)
 
     def _take(self, trial: FrozenTrial) -> None:
@@ -137,9 +137,11 @@ def _as_stored(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _says_more(now: FrozenTrial, before: FrozenTrial) -> bool:
-    return (now.state, len(now.user_attrs), len(now.intermediate_values)) != (
-        before.state,
-        len(before.user_attrs),
-        len(before.intermediate_values),
-    )
+def _differs(now: FrozenTrial, before: FrozenTrial) -> bool:
+    """Whether an unfinished trial is another than it was; values may have changed where none was added."""
+    return _told(now) != _told(before)
+
+
+def _told(trial: FrozenTrial) -> tuple[TrialState, str]:
+    # As text, in which a NaN is like another.
+    return trial.state, json.dumps([trial.user_attrs, trial.intermediate_values], sort_keys=True)

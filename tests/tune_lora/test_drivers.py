@@ -209,6 +209,30 @@ def test_a_driver_that_leaves_leaves_its_trials_at_once(fleet: Fleet) -> None:
     assert heir._to_continue == [0]
 
 
+def test_a_trial_that_was_taken_over_is_taken_over_again(fleet: Fleet) -> None:
+    (first, gone), (witness, _) = fleet.join(), fleet.join()
+    begin(first, "a", checkpoint=True)
+    witness.live.refresh()  # knows it as the first one's
+    with ExitStack() as leaving:
+        heir, _ = Fleet(fleet._url, fleet._name, fleet._folder, leaving).join()
+        heir.live.refresh()
+        _declare_gone([heir], gone.name)
+        assert heir._settle() == [0]
+    _declare_gone([witness], gone.name)
+    witness.live.refresh()
+    assert witness._settle() == [0]
+
+
+@pytest.mark.parametrize("fleet", [{"n_trials_total": 2}], indirect=True)
+def test_a_trial_that_somebody_enqueued_takes_no_place(fleet: Fleet) -> None:
+    searcher, _ = fleet.join()
+    fleet.study().enqueue_trial({"learning_rate": 1e-3})
+    searcher.live.refresh()
+    found: list[str] = []
+    drive(searcher, "a", found)
+    assert len(found) == 2
+
+
 def test_a_lease_that_was_renewed_meanwhile_is_not_taken_from(fleet: Fleet) -> None:
     (busy, driver), (heir, _) = fleet.join(), fleet.join()
     begin(busy, "a", checkpoint=True)

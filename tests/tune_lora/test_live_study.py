@@ -142,6 +142,22 @@ def test_what_others_write_is_seen_after_a_refresh(url: str, name: str) -> None:
     assert live.trials[0] is mine
 
 
+def test_an_attribute_that_another_driver_changes_is_seen(url: str, name: str) -> None:
+    """A takeover changes values and adds none."""
+    live = LiveStudy(store.open_study(url, name, "minimize"))
+    trial = live.create(PARAMS, DISTRIBUTIONS, {"driver": "a", "metrics": {"loss": math.nan}})
+    live.write(trial, {}, {1: 0.5, 2: math.nan})
+    _, mark = live.since(0)
+    live.refresh()
+    assert live.since(mark)[0] == []  # nothing has changed, NaN included
+    other = LiveStudy(store.open_study(url, name, "minimize"))
+    other.write(other.trials[0], {"driver": "b"}, {1: 0.25})
+    live.refresh()
+    assert live.trials[0].user_attrs["driver"] == "b"
+    assert live.trials[0].intermediate_values[1] == 0.25
+    assert [one.number for one in live.since(mark)[0]] == [0]
+
+
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_is_written_is_known_as_it_is_stored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -16,7 +17,8 @@ def train(params: Mapping[str, Any], trial: Any) -> Iterator[Report]:
     for epoch in range(trial.done + 1, trial.horizon + 1):
         began = time.time()
         time.sleep(params.get("seconds", 0.0))
-        yield Report(epoch, {"score": params["learning_rate"] + 1 / epoch, "began": began, "ended": time.time()})
+        clock = {"began": began, "ended": time.time(), "worker": os.getpid()}
+        yield Report(epoch, {"score": params["learning_rate"] + 1 / epoch, **clock})
 
 
-train.metrics = ["score", "began", "ended"]  # type: ignore[attr-defined]  # how a trainer says what it measures
+train.metrics = ["score", "began", "ended", "worker"]  # type: ignore[attr-defined]  # its own way to say so

@@ -48,6 +48,9 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # the score is measured at rungs, not in every report
     "TUNE_WARN_THRESHOLD_S": "30",
+    # Else Tune starts one worker at a time, and a trial that ends meanwhile gives its own to the one that waits: where
+    # workers start slowly, half of the slots stay empty. How many run is for the searcher to say (`tune_lora.limited`).
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",  # of Ray's own state, which nobody reads and which grows with the study
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # a lost worker is a line of the study's, not a traceback
     "RAY_IGNORE_UNHANDLED_ERRORS": "1",
@@ -91,7 +94,6 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
     ready = plan(spec)
     _check_storage_is_reachable(spec)
     mirroring.check(spec)
-    mirroring.restore(spec, view.note)
     with _full_disk_is_one_line(spec.folder), _driven(spec, view) as study:
         total = total_trials(n_trials, store.read(study), spec.budget.n_trials)
         ready = _of_total(ready, total)
@@ -166,6 +168,7 @@ def _full_disk_is_one_line(folder: Path) -> Generator[None, None, None]:
 def _driven(spec: StudySpec, view: View) -> Generator[optuna.Study, None, None]:
     """The open study, with this process as its driver, or as one of them where it is stored in a database server."""
     with locks.driving(spec.storage_url, spec.folder, spec.name):
+        mirroring.restore(spec, view.note)
         study = _open(spec)
         with (
             storage.listening(study, _Aloud(study, view)),
@@ -214,7 +217,7 @@ def _prepare(study: optuna.Study, ready: Plan, placed: Slots, view: View) -> Non
     folder = ready.spec.folder / "base"
     folder.mkdir(parents=True, exist_ok=True)
     found = _on_a_worker(ready, placed, folder.absolute(), mirroring.of(study, ready.spec))
-    mirroring.fetch_base(ready.spec, folder)
+    mirroring.fetch_base(ready.spec, folder, view.note)
     study.set_user_attr(store.CALIBRATION, found["calibration"])
     for note in found["calibration"].get("data", ()):
         view.note(str(note))
@@ -282,7 +285,7 @@ def _write_down(study: optuna.Study, ready: Plan, total: int, view: View) -> Stu
     if gains := baseline.stored(record):
         study.set_user_attr(store.IMPROVEMENT, gains)
     view.update(record, total=total, force=True)
-    mirroring.fetch(ready.spec, record)
+    mirroring.fetch(ready.spec, record, view.note)
     with locks.turn(ready.spec.folder / "logs" / "results.lock"):  # drivers may share the folder
         write_results(record, study, ready.spec.folder, ready.spec.as_mapping())
     return record

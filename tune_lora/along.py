@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+import tempfile
 import tomllib
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import sqlalchemy
 
 from cluster import job as on_cluster
 from cluster import package
@@ -14,6 +20,7 @@ from cluster.package import Item
 from trainables import user_module
 from trainables.classification import data as examples
 from trainables.classification.source import DataSource
+from tune_lora import storage_files
 from tune_lora.classifier_spec import DEMO_SHAPES
 from tune_lora.dataset_spec import DEMO_CHARACTER
 from tune_lora.errors import InputError
@@ -35,6 +42,8 @@ class Along:
     """Those among the paths that may be lists of images."""
     items: list[Item] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    withheld: list[str] = field(default_factory=list)
+    """What stays here of all that goes along, a line each."""
     known: dict[Path, str] = field(default_factory=dict)
 
     def place(self, named: str) -> str:
@@ -49,9 +58,10 @@ class Along:
             return str(path)
         whole = _whole(path, named in self.listings)
         if whole not in self.known:
-            items = package.of_data(whole)
+            items = package.of_data(self._settled(whole))
             self.known[whole] = digest = package.digest(items)
             self.items += package.below(f"{on_cluster.INPUTS}/{digest}", items)
+            self._say_what_stays(whole)
         inside = path.relative_to(whole) if whole.is_dir() else Path()
         return str(self.beside / self.known[whole] / whole.name / inside)
 
@@ -68,6 +78,33 @@ class Along:
             return target
         self.items += package.below(f"{on_cluster.INPUTS}/{on_cluster.CODE}", package.of_code(path.parent))
         return f"{self.beside / on_cluster.CODE / path.name}:{function}"
+
+    def _settled(self, path: Path) -> Path:
+        """The path; of a study's database that is written just now, or was when its driver died, a copy that is whole
+        without the journal beside it. The copy is there for as long as this object is.
+
+        Raises:
+            InputError: it cannot be copied.
+        """
+        if not any(Path(f"{path}-{journal}").is_file() for journal in ("wal", "journal")):
+            return path
+        folder = tempfile.mkdtemp(prefix="tune-lora-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        copy = Path(folder) / path.name
+        engine = sqlalchemy.create_engine(url := f"sqlite:///{path}", **storage_files.engine_options(url))
+        try:
+            storage_files.backup(engine, copy)
+        except (sqlite3.Error, sqlalchemy.exc.SQLAlchemyError, OSError) as error:
+            raise InputError(f"{path}: cannot be copied ({error}); must be the database of a study") from None
+        finally:
+            engine.dispose()
+        return copy
+
+    def _say_what_stays(self, path: Path) -> None:
+        if found := package.withheld(path):
+            more = f" and {len(found) - package.SHOWN} more" if len(found) > package.SHOWN else ""
+            named = ", ".join(str(file.relative_to(path)) for file in found[: package.SHOWN])
+            self.withheld.append(f"not sent of {path}, for names that secrets have: {named}{more}")
 
     def _is_shared(self, path: Path) -> bool:
         found = any(path.resolve().is_relative_to(folder.expanduser().resolve()) for folder in self.shared)

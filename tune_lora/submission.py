@@ -38,6 +38,8 @@ class Submission:
     notes: tuple[str, ...]
     arguments: tuple[str, ...] = ()
     expects_installed: bool = False
+    along: Along | None = None
+    """What gathered the items: copies among them are there for as long as this is."""
 
     @property
     def folder(self) -> str:
@@ -95,7 +97,13 @@ def prepared(
     if not along.notes:  # all of it is here, so that it can be looked at before anything is sent
         build.plan(asked)
     return Submission(
-        sent, items, secrets, (*along.notes, *dropped), tuple(arguments), expects_installed=not is_checkout
+        sent,
+        items,
+        secrets,
+        (*along.notes, *along.withheld, *dropped),
+        tuple(arguments),
+        expects_installed=not is_checkout,
+        along=along,
     )
 
 

@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
 from cluster import job as on_cluster
 from tests.tune_lora.studies import RATES
-from tune_lora import job_secrets, spec, submission
+from tune_lora import along, job_secrets, spec, storage, submission
 from tune_lora.errors import InputError, InputErrors
 
 SECRET = "planted-value-of-a-secret-4711"
@@ -129,6 +130,36 @@ def test_a_dataset_toml_whose_images_lie_elsewhere_is_refused(tmp_path):
     asked = loaded(tmp_path, trainer="diffusion_lora", space="lora_tiny", dataset={"path": "set/dataset.toml"})
     with pytest.raises(InputError, match=r"image_dir '\.\./images' lies elsewhere; must be in .*set, or use --shared"):
         submission.prepared(asked)
+
+
+def test_of_an_earlier_study_that_is_written_just_now_all_its_trials_go_along(tmp_path):
+    file = tmp_path / "earlier" / "study.db"
+    file.parent.mkdir()
+    driver = storage.connected(f"sqlite:///{file}", drives=True)
+    earlier = optuna.create_study(study_name="earlier", storage=driver)
+    earlier.add_trials([optuna.trial.create_trial(value=float(index)) for index in range(3)])
+    assert Path(f"{file}-wal").stat().st_size, "what was written is not in the file yet"
+    sent = submission.prepared(loaded(tmp_path, search={"warm_start": [{"study": "earlier"}]}))
+    try:
+        with submission.written_package(sent) as folder:
+            (copy,) = (folder / "inputs").rglob("study.db*")
+            assert len(optuna.load_study(study_name="earlier", storage=f"sqlite:///{copy}").trials) == 3
+    finally:
+        driver.engine.dispose()
+    (source,) = [item.source for item in sent.items if item.target.name == "study.db"]
+    assert source.is_file()
+    del sent
+    assert not source.parent.exists(), "the copy goes when it is no longer wanted"
+
+
+def test_what_is_not_sent_for_its_name_is_said(tmp_path):
+    (tmp_path / "earlier").mkdir()
+    for name in ("token.txt", "rows.txt", ".env"):
+        (tmp_path / "earlier" / name).write_text("x")
+    found = along.Along(Path(SHARED), [])
+    found.place(str(tmp_path / "earlier"))
+    assert [item.target.name for item in found.items] == ["rows.txt"]
+    assert found.withheld == [f"not sent of {tmp_path / 'earlier'}, for names that secrets have: token.txt"]
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

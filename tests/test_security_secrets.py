@@ -212,6 +212,20 @@ def test_text_without_a_url_stays_as_it_is(text: str) -> None:
     assert without_password(text) == text or "=" in text
 
 
+@pytest.mark.parametrize(
+    "key", ["client_secret", "access_key", "sas_token", "AccountKey", "sig", "sslpassword", "X-Amz-Signature", "db.pwd"]
+)
+def test_secrets_in_the_query_of_a_url_are_masked(key: str) -> None:
+    shown = redacted(f"no answer at abfs://a/b?region=x&{key}=planted&timeout=3 today", {})
+    assert shown == f"no answer at abfs://a/b?region=x&{key}=***&timeout=3 today"
+    assert without_password(f"s3://a?{key}=${{MINE}}") == f"s3://a?{key}=${{MINE}}", "a reference is no secret"
+
+
+@pytest.mark.parametrize("option", ["sslkey=/a/b.pem", "keepalives_idle=10", "credential_kind=default", "design=a"])
+def test_options_that_hold_no_secret_stay(option: str) -> None:
+    assert without_password(f"postgresql://host/studies?{option}") == f"postgresql://host/studies?{option}"
+
+
 def test_the_manual_says_what_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
     block = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])

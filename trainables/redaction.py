@@ -13,7 +13,11 @@ _SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw(or)?d|credentials?)(_|$)
 _OPEN_NAMES = frozenset({"SSH_AUTH_SOCK", "RAY_AUTH_MODE"})
 # Up to the last @ before a blank: a password that holds one, unquoted, is hidden whole.
 _IN_USER_INFO = re.compile(r"(://[^:/?#@\s]*):([^\s'\"]*)@")
-_IN_QUERY = re.compile(r"(?i)([?&](?:password|passwd|sslpassword|token|secret)=)([^&\s'\"]*)")
+_SECRET_WORD = r"password|passwd|pwd|secret|token|key(?![a-z])|credential|signature|(?<![a-z])sig(?![a-z])"
+_OPEN_KEYS = r"(?:sslkey|credential_kind)="
+"""The name of a file, and a way to get credentials."""
+_IN_QUERY = re.compile(rf"(?i)([?&](?!{_OPEN_KEYS})[\w.%-]*(?:{_SECRET_WORD})[\w.%-]*=)([^&\s'\"]*)")
+_SECRET_KEY = re.compile(rf"(?i)(?!{_OPEN_KEYS}).*(?:{_SECRET_WORD})", re.DOTALL)
 _REFERENCE = re.compile(r"\$\{\w+\}")
 
 
@@ -39,6 +43,11 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
     for value in sorted(secrets, key=len, reverse=True):  # one may be a part of another
         text = text.replace(value, MASK)
     return without_password(text)
+
+
+def is_secret_query(key: str) -> bool:
+    """Whether a key in the query of a URL stands before a secret (``client_secret``, ``access_key``, ``sig``)."""
+    return _SECRET_KEY.match(f"{key}=") is not None
 
 
 def is_secret(name: str) -> bool:

@@ -216,6 +216,36 @@ def test_any_text_is_a_place_or_one_line(text: str) -> None:
     assert why is None or ("must be" in why and "\n" not in why.replace(repr(text), ""))
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("client_secret=planted", "access_key=planted&region=x", "region=x&secret_key=planted", "sas_token=planted"),
+        *(
+            "accountKey=planted",
+            "sig=planted",
+            "sv=1&SIG=planted",
+            "password=",
+            "client%5Fsecret=planted",
+            "key=planted",
+        ),
+    ],
+)
+def test_a_secret_in_the_query_is_refused_and_not_repeated(query: str) -> None:
+    why = mistake(f"abfs://container/path?{query}")
+    assert why is not None and "must be without" in why and "planted" not in why and "\n" not in why
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        *("scheme=http&endpoint_override=127.0.0.1:9000&region=us-east-1", "allow_bucket_creation=true"),
+        *("tenant_id=a&client_id=b", "credential_kind=workload_identity", "retry_limit_seconds=3", "design=a"),
+    ],
+)
+def test_what_is_no_secret_may_stand_in_the_query(query: str) -> None:
+    assert mistake(f"s3://bucket/path?{query}") is None
+
+
 def test_a_fault_that_does_not_pass_ends_in_one_line(server: S3) -> None:
     store = MirrorStore(server.uri("absent"), patience=60.0)
     with pytest.raises(MirrorAway, match="bucket does not exist") as told:

@@ -33,6 +33,7 @@ EVERY_SECONDS = 120.0
 """Between two copies of the study while it runs."""
 _NOT_COPIED = frozenset({"trials", "logs", "lock", "base"})
 _DATABASE = "study.db"
+_NOT_BROUGHT = "not everything was brought from the mirror, and the results are made without it"
 
 Say = Callable[[str], None]
 
@@ -77,11 +78,18 @@ def has_checkpoint(spec: StudySpec) -> Callable[[Path], bool]:
     return is_mirrored
 
 
-def fetch(spec: StudySpec, record: StudyRecord) -> None:
-    """Brings the pictures of all trials, and all that the best one made, into the results folder."""
-    if spec.resources.mirror is None:
-        return
-    place = MirrorStore(spec.resources.mirror)
+def fetch(spec: StudySpec, record: StudyRecord, say: Say) -> None:
+    """Brings the pictures of all trials, and all that the best one made, into the results folder.
+
+    What cannot be brought is said: it is missing in the results, which can be made without it.
+    """
+    if spec.resources.mirror is not None:
+        place = MirrorStore(spec.resources.mirror)
+        _aloud(lambda: _fetch_trials(place, spec, record), say, _NOT_BROUGHT)
+
+
+def _fetch_trials(place: MirrorStore, spec: StudySpec, record: StudyRecord) -> None:
+    _fetch_all(place, f"{spec.name}/base", spec.folder / "base")  # what was away when it was made
     for image in {image for trial in record.trials for images in trial.images.values() for image in images.values()}:
         parts = Path(image).parts  # trials/<n>/...; a database must not choose where files land
         if parts[0] == "trials" and len(parts) > 2 and os.pardir not in parts and not (spec.folder / image).exists():
@@ -91,10 +99,11 @@ def fetch(spec: StudySpec, record: StudyRecord) -> None:
         _fetch_all(place, f"{spec.name}/{below}/files", spec.folder / below)
 
 
-def fetch_base(spec: StudySpec, folder: Path) -> None:
-    """Brings what the preparation on a node made."""
+def fetch_base(spec: StudySpec, folder: Path, say: Say) -> None:
+    """Brings what the preparation on a node made. What cannot be brought is said."""
     if spec.resources.mirror is not None:
-        _fetch_all(MirrorStore(spec.resources.mirror), f"{spec.name}/base", folder)
+        place = MirrorStore(spec.resources.mirror)
+        _aloud(lambda: _fetch_all(place, f"{spec.name}/base", folder), say, _NOT_BROUGHT)
 
 
 @contextmanager
@@ -123,11 +132,11 @@ def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
     _aloud(lambda: _copy_results(place, spec), say)
 
 
-def _aloud(copy: Callable[[], None], say: Say) -> None:
+def _aloud(copy: Callable[[], None], say: Say, otherwise: str = "the mirror was not brought up to date") -> None:
     try:
         copy()
     except (TuneLoraError, OSError, sqlite3.Error, SQLAlchemyError) as error:
-        say(f"the mirror was not brought up to date: {redacted(str(error).splitlines()[0])}")
+        say(f"{otherwise}: {redacted(str(error).splitlines()[0])}")
 
 
 def _copy_study(place: MirrorStore, study: optuna.Study, spec: StudySpec) -> None:

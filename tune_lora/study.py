@@ -99,8 +99,8 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
         ready = _of_total(ready, total)
         same_study.settle(study, ready)
         exports.write_study_file(ready.spec.as_mapping(), spec.folder)
-        with session(spec.resources.address) as capacity, termination.exits():
-            placed = placing.place(spec, capacity, view)
+        with session(spec.resources.address) as capacity, termination.exits(), placing.marked(spec) as mark:
+            placed = placing.place(spec, capacity, view, mark)
             _prepare(study, ready, placed, view)
             placed = placing.packed(placed, ready, study, view)
             with _tracked(spec, view) as tracker:

@@ -16,7 +16,7 @@ from tests.tune_lora.studies import RATES
 from trainables.mirror import NODE_FOLDER, Mirror
 from trainables.mirror_store import MirrorStore
 from trainables.protocol import TrialContext
-from tune_lora import mirroring, store
+from tune_lora import locks, mirroring, store
 from tune_lora.errors import InputError, InputErrors
 from tune_lora.records import StudyRecord, TrialRecord
 from tune_lora.spec import StudySpec, from_mapping
@@ -93,7 +93,7 @@ def test_pictures_of_all_and_files_of_the_best_are_brought(tmp_path: Path) -> No
         TrialRecord(number, "complete", float(number), {}, {}, images={1: {"a": f"trials/{number}/images/a.png"}})
         for number in range(2)
     )
-    mirroring.fetch(spec, StudyRecord("mine", "minimize", trials))
+    mirroring.fetch(spec, StudyRecord("mine", "minimize", trials), Said().note)
     found = {path.relative_to(spec.folder).as_posix() for path in spec.folder.rglob("*") if path.is_file()}
     assert found == {"trials/0/images/a.png", "trials/1/images/a.png", "trials/0/lora/adapter.safetensors"}
     assert (spec.folder / "trials/1/images/a.png").read_bytes() == b"1 images/a.png"
@@ -103,7 +103,7 @@ def test_a_record_that_names_files_elsewhere_brings_nothing_there(tmp_path: Path
     spec = study(tmp_path)
     MirrorStore(spec.resources.mirror or "").put_bytes(b"x", "mine/outside.png")  # where the first one leads there
     outside = TrialRecord(0, "running", None, {}, {}, images={1: {"a": "trials/0/../../../outside.png", "b": "/etc/x"}})
-    mirroring.fetch(spec, StudyRecord("mine", "minimize", (outside,)))
+    mirroring.fetch(spec, StudyRecord("mine", "minimize", (outside,)), Said().note)
     assert not list((tmp_path / "results").rglob("*"))
 
 
@@ -124,7 +124,7 @@ def test_what_a_node_prepares_is_brought_to_the_driver(tmp_path: Path, monkeypat
     folder = spec.folder / "base"
     mirror = Mirror(spec.resources.mirror or "", "mine", "t")
     found = mirror.prepared(Preparing(), TrialContext(params={}, folder=folder))
-    mirroring.fetch_base(spec, folder)
+    mirroring.fetch_base(spec, folder, Said().note)
     assert found["images"] == {"base": folder / "images" / "base.png"}
     assert (folder / "images" / "base.png").read_bytes() == b"base"
 
@@ -169,6 +169,60 @@ def test_a_mirror_that_is_away_is_said_and_stops_nothing(tmp_path: Path) -> None
         with mirroring.kept(held, spec, said.note):
             pass
     assert said.lines and all("the mirror was not brought up to date" in line for line in said.lines)
+
+
+def sever(mirror: Path) -> None:
+    """Makes a place of which nothing can be asked."""
+    mirror.symlink_to(mirror)
+
+
+class Severing(Said):
+    """A view under whose eyes the mirror goes away when the study has all its trials."""
+
+    def __init__(self, mirror: Path, total: int) -> None:
+        super().__init__()
+        self._mirror, self._total = mirror, total
+
+    def update(self, record: StudyRecord, *, total: int, force: bool = False) -> None:
+        complete = sum(trial.state == "complete" for trial in record.trials)
+        if force and complete == self._total and self._mirror.is_dir():
+            self._mirror.rename(self._mirror.with_name("away"))
+            sever(self._mirror)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+def test_results_are_written_when_the_mirror_is_away_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MirrorStore.__init__.__kwdefaults__, "patience", 0.0)
+    spec, view = study(tmp_path), Severing(tmp_path / "mirror", 3)
+    record = run(spec, view=view)
+    assert [trial.state for trial in record.trials] == ["complete"] * 3
+    written = {path.name for path in spec.folder.iterdir()}
+    assert {"all_trials.csv", "best_params.json", "report.html", "figures"} <= written
+    assert any("not everything was brought from the mirror" in line for line in view.lines)
+
+
+def test_what_the_mirror_does_not_give_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MirrorStore.__init__.__kwdefaults__, "patience", 0.0)
+    sever(tmp_path / "mirror")
+    spec, said = study(tmp_path), Said()
+    trial = TrialRecord(0, "complete", 1.0, {}, {}, images={1: {"a": "trials/0/images/a.png"}})
+    mirroring.fetch(spec, StudyRecord("mine", "minimize", (trial,)), said.note)
+    mirroring.fetch_base(spec, spec.folder / "base", said.note)
+    assert len(said.lines) == 2
+    assert all("not everything was brought from the mirror" in line and "\n" not in line for line in said.lines)
+
+
+def test_a_driver_that_is_too_late_brings_nothing(tmp_path: Path) -> None:
+    spec = study(tmp_path)
+    place = MirrorStore(spec.resources.mirror or "")
+    store.open_study(store.sqlite_url(tmp_path), "mine", "minimize")
+    place.put(tmp_path / "study.db", "mine/study.db")
+    with locks.held(spec.folder / "lock", "study 'mine'"), pytest.raises(InputError, match="running already"):
+        run(spec)
+    assert not (spec.folder / "study.db").exists()
 
 
 def test_a_study_in_a_database_of_several_is_copied_too(tmp_path: Path) -> None:

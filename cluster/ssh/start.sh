@@ -23,7 +23,9 @@ fi
 
 # A token for this run alone. It goes to each machine as the first line of standard input: no file and no command line holds it.
 token=$("$environment/bin/python" -c 'import secrets; print(secrets.token_hex(32))')
-there="IFS= read -r RAY_AUTH_TOKEN && export RAY_AUTH_TOKEN RAY_AUTH_MODE=token PATH=$(printf %q "$environment/bin"):\$PATH"
+# A machine that is cut off is given up after half a minute, not after one.
+notice="RAY_health_check_timeout_ms=5000 RAY_health_check_failure_threshold=4"
+there="IFS= read -r RAY_AUTH_TOKEN && export RAY_AUTH_TOKEN RAY_AUTH_MODE=token $notice PATH=$(printf %q "$environment/bin"):\$PATH"
 there="$there && cd $(printf %q "$folder")"
 
 lines=() sessions=()

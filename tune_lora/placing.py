@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import optuna
@@ -11,6 +13,7 @@ import optuna
 from cluster import capacity as fits
 from cluster import connect
 from cluster.spec import Capacity, Footprint, TrialResources
+from trainables import shared_results
 from tune_lora import measuring, same_study, store
 from tune_lora.build import Plan
 from tune_lora.errors import InputErrors
@@ -25,11 +28,12 @@ _GIB = 1024**3
 @dataclass(frozen=True)
 class Slots:
     """How the study's trials are placed: what one asks for, and how many run side by side at first. `now` is how many
-    do now; None: always as many."""
+    do now; None: always as many. `mark` is the file in the results that a worker must see to begin (None: any may)."""
 
     trial: TrialResources
     count: int
     now: Callable[[], int] | None = None
+    mark: Path | None = None
 
     @property
     def threads(self) -> int:
@@ -47,17 +51,23 @@ class Slots:
         return {"cpu": self.trial.cpu, "gpu": self.trial.gpu, **memory}
 
 
-def place(spec: StudySpec, there: Capacity, view: View) -> Slots:
+def marked(spec: StudySpec) -> AbstractContextManager[Path | None]:
+    """What workers know the results folder by, while the study runs; None where a mirror is what nodes share."""
+    return nullcontext() if spec.resources.mirror else shared_results.marked(spec.folder)
+
+
+def place(spec: StudySpec, there: Capacity, view: View, mark: Path | None = None) -> Slots:
     """Places the trials of a study; where they are to be measured, each has a GPU to itself until that is done
-    (`packed`). Waits for a node where the study says so.
+    (`packed`). Waits for a node where the study says so. `mark` is the driver's in the results
+    (`trainables.shared_results`).
 
     Raises:
         InputError: none fits, or fewer than were asked for; a machine does not see what it must.
     """
     resources = spec.resources
     there = _with_a_node_for(asked(resources, there), resources, there, view)
-    _check_all_see(spec, there)
-    return fixed(resources, asked(resources, there), there)
+    _check_all_see(spec, mark)
+    return replace(fixed(resources, asked(resources, there), there), mark=mark)
 
 
 def packed(placed: Slots, ready: Plan, study: optuna.Study, view: View) -> Slots:
@@ -71,7 +81,8 @@ def packed(placed: Slots, ready: Plan, study: optuna.Study, view: View) -> Slots
     if not resources.is_measured:
         return placed
     there = connect.capacity()
-    return fixed(resources, _packed(resources, _footprints(ready, study, there, view), view), there)
+    trial = _packed(resources, _footprints(ready, study, there, view), view)
+    return replace(fixed(resources, trial, there), mark=placed.mark)
 
 
 def fixed(resources: ResourcesSpec, trial: TrialResources, there: Capacity) -> Slots:
@@ -111,15 +122,15 @@ def _with_a_node_for(trial: TrialResources, resources: ResourcesSpec, there: Cap
     return there
 
 
-def _check_all_see(spec: StudySpec, there: Capacity) -> None:
-    """Refuses machines that do not see the results or the data: their trials would be lost, or fail."""
-    if len(there.machines) < 2:
-        return
-    results = [] if spec.resources.mirror else [str(spec.folder.absolute())]  # a mirror is what nodes share instead
-    paths = [*results, *(path for path in same_study.data_paths(spec) if path.startswith("/"))]
+def _check_all_see(spec: StudySpec, mark: Path | None) -> None:
+    """Refuses machines that do not see the results or the data: their trials would be lost, or fail. (Of nodes that
+    join later each worker looks for itself.)"""
+    marks = {} if mark is None else {str(mark): str(shared_results.folder_of(mark))}
+    paths = [*marks, *(path for path in same_study.data_paths(spec) if path.startswith("/"))]
     if found := connect.blind(paths):
         raise InputErrors(
-            f"{missing}: node {name} does not see it; must be a path that all nodes see" for name, missing in found
+            f"{marks.get(missing, missing)}: node {name} does not see it; must be a path that all nodes see"
+            for name, missing in found
         )
 
 

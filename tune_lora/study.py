@@ -103,7 +103,7 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
             placed = placing.place(spec, capacity, view, mark)
             _prepare(study, ready, placed, view)
             placed = placing.packed(placed, ready, study, view)
-            with _tracked(spec, view) as tracker:
+            with _tracked(study, spec, view) as tracker:
                 _search(study, ready, placed, total, tracker, view)
         return _write_down(study, ready, total, view)
 
@@ -265,7 +265,7 @@ def _search(study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker
 
 
 @contextmanager
-def _tracked(spec: StudySpec, view: View) -> Generator[tracking.Tracker, None, None]:
+def _tracked(study: optuna.Study, spec: StudySpec, view: View) -> Generator[tracking.Tracker, None, None]:
     tracker = tracking.start(
         spec.tracking.wandb, project=spec.tracking.project, group=spec.name, folder=spec.folder / "logs"
     )
@@ -274,6 +274,8 @@ def _tracked(spec: StudySpec, view: View) -> Generator[tracking.Tracker, None, N
     finally:
         for line in tracker.close():
             view.note(line)
+            if line.endswith(tracking.WHOLE):
+                incidents.note(study, line)
 
 
 # --- afterwards ------------------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ QUEUE = 256
 """Trials that may wait for the background thread; further ones are left out, and counted."""
 UPLOAD_SECONDS = 120.0
 """Longest upload of one run."""
+WHOLE = "the study itself is whole"
+"""How a line ends that says what went wrong."""
 
 
 class Tracker(Protocol):
@@ -173,7 +175,7 @@ class WandbTracker:
             problems.append(f"{len(errors)} of {len(self._futures)} runs with an error, the first: {redacted(text)}")
         if missing := unfinished + self._left_out:
             problems.append(f"{missing} not waited for")
-        lines = [f"Weights & Biases: {'; '.join(problems)}; the study itself is whole"] if problems else []
+        lines = [f"Weights & Biases: {'; '.join(problems)}; {WHOLE}"] if problems else []
         if (local := self._written - self._uploaded) > 0:
             runs = "1 run" if local == 1 else f"{local} runs"
             command = f"wandb sync {shlex.quote(str(self._folder / 'wandb'))}/offline-run-*"

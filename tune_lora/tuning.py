@@ -17,6 +17,7 @@ from trainables.mirrored import mirrored
 from trainables.parallel import on_devices
 from trainables.protocol import FOLD_SCORE
 from trainables.ray_adapter import trainable_for
+from trainables.shared_results import on_shared
 from tune_lora import drivers, incidents, mirroring, recoveries, store, termination, trainers
 from tune_lora import scheduler as schedulers
 from tune_lora.build import Plan
@@ -56,14 +57,11 @@ def tune_study(
     scheduler = _scheduler(live, ready, view)
     pauses = isinstance(scheduler, schedulers.PausingAsha)
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
+    trainer = on_devices(ready.trainer, spec.resources.together)
+    trainable = trainable_for(trainer, spec.objective.pruned_on.name, placed.threads)
     tuner = tune.Tuner(
         tune.with_resources(
-            mirrored(
-                trainable_for(
-                    on_devices(ready.trainer, spec.resources.together), spec.objective.pruned_on.name, placed.threads
-                ),
-                mirroring.of(study, spec),
-            ),
+            mirrored(on_shared(trainable, placed.mark), mirroring.of(study, spec)),
             placed.asked,
         ),
         tune_config=tune.TuneConfig(

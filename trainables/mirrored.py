@@ -46,8 +46,8 @@ def _mirrored(trainable: Any, mirror: Mirror) -> Any:
             if self._has_taken_over and not self._incarnation.is_superseded:
                 self._trial.done()  # else another process of this node may train it
 
-        def step(self) -> dict[str, Any]:
-            result = super().step()
+        def _step(self) -> dict[str, Any]:
+            result = super()._step()
             if result.get("cause"):
                 with suppress(MirrorAway):  # a traceback may be lost, but not how the trial ended
                     self._trial.push(self._incarnation.number)

@@ -2,8 +2,8 @@
 
 Checkpoints and reports are the trial folder's own (`trainables.checkpoints`, `trainables.incarnations`), so that a
 trial continues wherever and by whomever it is started again: by Ray after a lost worker, or by another driver after a
-lost driver. What is no fault of the trial's raises, and Tune starts it again elsewhere: `Lost`, `Preempted`,
-`Superseded`.
+lost driver. What is no fault of the trial's raises, and Tune starts it again elsewhere: `Lost`, `Preempted`. A trial
+that goes on elsewhere already is a result instead, for it must not be started again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def trainable_for(trainer: Trainer, metric: str, threads: int) -> type[tune.Trai
     Configurations are ``{"params": {...}, "trial": {"number", "folder", "seed", "decide_at"}}``. Results hold
     ``budget``, ``metrics``, ``images``, ``seconds``, ``final``; ``score`` where `metric` was measured; ``cause`` and
     ``message`` where the trial failed. The first result after a restart is the checkpoint's, told again; ``missed``
-    are those that led to it, oldest first, and ``happened`` lines about what the restart found.
+    are those that led to it, oldest first, and ``happened`` lines about what the restart found. One with ``superseded``
+    holds nothing else: the trial goes on elsewhere.
     """
 
     class TrainerTrainable(_Adapter):
@@ -128,6 +129,13 @@ class _Adapter(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         _leave_if_asked()
+        try:
+            return self._step()
+        except Superseded:
+            self._end()
+            return {"superseded": True, "done": True}
+
+    def _step(self) -> dict[str, Any]:
         if not self._has_taken_over:
             try:
                 self._patiently(self._take_over)

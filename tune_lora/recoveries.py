@@ -8,7 +8,7 @@ from pathlib import Path
 from trainables import checkpoints, incarnations
 
 _FAILURE = re.compile(r"^Failure # \d+ \(occurred at .*\)$", re.MULTILINE)
-_RAISED = re.compile(r"^\S*\b(Preempted|Lost|Superseded): (.*)$", re.MULTILINE)
+_RAISED = re.compile(r"^\S*\b(Preempted|Lost): (.*)$", re.MULTILINE)
 _NODE = re.compile(r"\bnode (has )?died|node was (terminated|preempted|drained)|\bnode is dead\b", re.IGNORECASE)
 
 

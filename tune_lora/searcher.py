@@ -148,10 +148,16 @@ class StudySearcher(Unsaved, Searcher):
         self._finish(reason)
         return str(Searcher.FINISHED)
 
-    def _go_on(self, tune_id: str) -> dict[str, Any]:
+    def _go_on(self, tune_id: str) -> dict[str, Any] | None:
         self._learn()
-        log = self._logs[tune_id] = self._log(self.live.trials[self._to_continue.pop(0)])
+        trial = self.live.trials[self._to_continue.pop(0)]
+        if self._driver is not None and trial.user_attrs.get(store.DRIVER) != self._driver.name:
+            return None  # it waited here for so long that another driver took it
+        log = self._log(trial)
         log.rename(tune_id)
+        if log.is_let_go:
+            return None
+        self._logs[tune_id] = log
         line = f"trial {log.number}: the study was interrupted; it goes on from its last checkpoint"
         incidents.note(self.live.study, line)
         return self._configuration(log)
@@ -280,13 +286,17 @@ class StudySearcher(Unsaved, Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Writes down how a trial ended: complete, pruned, or failed with its cause. Interrupted trials stay
-        RUNNING.
+        RUNNING, and so does one that goes on elsewhere.
         """
         log = self._logs.pop(trial_id, None)
         if log is None:
             return
         last = Result.of(result)
         log.report(last)
+        if last.superseded:
+            log.let_go("another process goes on with it, and this one lets it go")
+        if log.is_let_go:
+            return
         ended = error or last.final or last.cause is not None
         if not ended and (self.interrupted or not result):
             return
@@ -301,6 +311,11 @@ class StudySearcher(Unsaved, Searcher):
             log.complete([last.metrics[name] for name in self._objectives] or [last.score], last.metrics)
         else:
             log.prune()
+
+    def is_let_go(self, trial_id: str) -> bool:
+        """Whether a running trial is another driver's by now, or was ended by somebody else: it is trained in vain."""
+        log = self._logs.get(trial_id)
+        return log is not None and log.is_let_go
 
     @property
     def refused_references(self) -> Mapping[str, str]:

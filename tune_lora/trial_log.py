@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from trainables.protocol import Cause
@@ -34,6 +35,8 @@ class Result:
     seconds: float = 0.0
     missed: tuple[Result, ...] = ()
     happened: tuple[str, ...] = ()
+    superseded: bool = False
+    """The trial goes on in another process; there is nothing else in this result."""
 
     @classmethod
     def of(cls, result: Mapping[str, Any] | None) -> Result:
@@ -50,6 +53,7 @@ class Result:
             seconds=float(given.get("seconds", 0.0)),
             missed=tuple(cls.of(one) for one in given.get("missed", ())),
             happened=tuple(given.get("happened", ())),
+            superseded=bool(given.get("superseded", False)),
             **parts,
         )
 
@@ -93,12 +97,17 @@ def _prefixed(given: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 class TrialLog:
-    """The stored trial `number` of a study. `folder` is the trial's own, below the study's."""
+    """The stored trial `number` of a study. `folder` is the trial's own, below the study's.
+
+    Where another driver has the trial by now, or somebody else has ended it, nothing is written, the study is told so
+    once, and `is_let_go` says so from then on.
+    """
 
     def __init__(self, live: LiveStudy, trial: FrozenTrial, folder: Path) -> None:
         self._live, self._trial = live, trial
         self._has_several = len(live.study.directions) > 1
         self._study_folder = folder.parents[1]
+        self._owner, self._is_let_go = trial.user_attrs.get(store.DRIVER), False
         self.number, self.seed = trial.number, int(trial.user_attrs.get(store.SEED, 0))
         self.config: Mapping[str, Any] = trial.user_attrs.get(store.CONFIG, trial.params)
         known = store.record(trial)
@@ -142,7 +151,30 @@ class TrialLog:
             if not result.final:  # the end writes it anyway
                 attributes[store.SECONDS] = self.seconds
         if attributes or scores:
-            self._live.write(self._trial, attributes, scores)
+            self._tell(lambda: self._live.write(self._trial, attributes, scores))
+
+    @property
+    def is_let_go(self) -> bool:
+        """Whether the trial is not this driver's any more."""
+        if self._live.trials[self.number].user_attrs.get(store.DRIVER) != self._owner:
+            self.let_go("another driver goes on with it, and this one lets it go")
+        return self._is_let_go
+
+    def let_go(self, why: str) -> None:
+        """From here on nothing is written on the trial."""
+        if not self._is_let_go:
+            self._is_let_go = True
+            incidents.note(self._live.study, f"trial {self.number}: {why}")
+
+    def _tell(self, write: Callable[[], None]) -> None:
+        if self.is_let_go:
+            return
+        try:
+            write()
+        except UpdateFinishedTrialError:
+            self._live.refresh()
+            state = self._live.trials[self.number].state.name
+            self.let_go(f"it was ended ({state}) by somebody else, and is let go")
 
     @property
     def seconds(self) -> float:
@@ -156,22 +188,23 @@ class TrialLog:
 
     def complete(self, values: Sequence[float], metrics: Mapping[str, float]) -> None:
         """The trial ran to its end, with one value an objective."""
-        self._live.end(self._trial, TrialState.COMPLETE, values, self._last(metrics))
+        self._end(TrialState.COMPLETE, values, self._last(metrics))
 
     def prune(self) -> None:
         """The scheduler stopped the trial."""
-        self._live.end(
-            self._trial, TrialState.PRUNED, None, {**self._last(self._last_metrics), store.CAUSE: Cause.PRUNED.value}
-        )
+        self._end(TrialState.PRUNED, None, {**self._last(self._last_metrics), store.CAUSE: Cause.PRUNED.value})
 
     def fail(self, cause: Cause, message: str, metrics: Mapping[str, float] | None = None) -> None:
         """The trial failed."""
         why = {store.CAUSE: cause.value, store.MESSAGE: message}
-        self._live.end(self._trial, TrialState.FAIL, None, {**self._last(metrics or self._last_metrics), **why})
+        self._end(TrialState.FAIL, None, {**self._last(metrics or self._last_metrics), **why})
 
     def rename(self, tune_id: str) -> None:
         """The trial goes on under another Tune id."""
-        self._live.write(self._trial, {store.TUNE_ID: tune_id})
+        self._tell(lambda: self._live.write(self._trial, {store.TUNE_ID: tune_id}))
+
+    def _end(self, state: TrialState, values: Sequence[float] | None, attributes: Mapping[str, Any]) -> None:
+        self._tell(lambda: self._live.end(self._trial, state, values, attributes))
 
     def _clock(self, seconds: float) -> None:
         if seconds < self._seconds:  # a restarted worker counts from zero

@@ -173,14 +173,14 @@ class _Said(Unsaved):
 
 
 class _Terminated(Unsaved, Stopper):
-    """Ends the run after a SIGTERM; what runs stays RUNNING."""
+    """Ends the run after a SIGTERM; what runs stays RUNNING. Stops single trials that are no longer this driver's."""
 
     def __init__(self, searcher: StudySearcher) -> None:
         self._searcher = searcher
         self.asked: Callable[[], bool] = lambda: False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:  # noqa: ARG002  # Ray's signature
-        return False
+        return self._searcher.is_let_go(trial_id)
 
     def stop_all(self) -> bool:
         if self.asked():

@@ -34,9 +34,8 @@ def test_a_node_that_comes_back_finds_that_its_trial_goes_on_elsewhere(tmp_path:
     assert successor.train()["budget"] == 2
     successor.train()
     before = content(tmp_path)
-    with pytest.raises(Exception, match="another process goes on with") as refused:
-        zombie.train()
-    assert isinstance(refused.value, Superseded)
+    told = zombie.train()  # no failure: Ray would start the trial again, and it would throw the other one out
+    assert told["done"] and told["superseded"] and "budget" not in told
     assert content(tmp_path) == before
     assert [successor.train()["budget"] for _ in range(3)] == [4, 5, 6]
 

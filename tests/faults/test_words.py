@@ -36,7 +36,6 @@ trainables.{}
             RAISED.format("ray_adapter.Lost: No space left on device"),
             "its machine failed it (No space left on device)",
         ),
-        (RAISED.format("incarnations.Superseded: another process goes on"), "another process goes on"),
     ],
 )
 def test_a_loss_has_a_name(written: str, why: str) -> None:

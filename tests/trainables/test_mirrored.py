@@ -83,6 +83,16 @@ def test_a_worker_that_is_set_up_and_not_used_leaves_the_trial_alone(nodes: tupl
     assert [trial.train()["budget"] for _ in range(2)] == [2, 3]
 
 
+def test_a_node_that_comes_back_finds_in_the_mirror_that_its_trial_goes_on_elsewhere(nodes: tuple[Node, Node]) -> None:
+    cut_off = nodes[0].start()
+    cut_off.train()
+    heir = nodes[1].start()
+    assert heir.train()["budget"] == 1
+    told = cut_off.train()
+    assert told["done"] and told["superseded"] and "budget" not in told
+    assert [heir.train()["budget"] for _ in range(3)] == [2, 3, 4]
+
+
 def test_where_the_mirror_is_away_the_trial_is_lost_at_its_first_step(
     nodes: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ ENTRYPOINT = f'exec "${on_cluster.PYTHON}" {on_cluster.MODULE}.py'
 HOOK = f"{on_cluster.MODULE}.prepare"
 _ASIDE_SECONDS = 180.0
 _LOST_AT_MOST = 10
+"""In a row."""
+_AGAIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,12 @@ class Job:
 def name_of(study: str, folder: str, attempt: int) -> str:
     """The name of a study's job: the same for the same study and results, with the number of the attempt."""
     return f"{study}-{hashlib.sha256(f'{study}:{folder}'.encode()).hexdigest()[:8]}-{attempt}"
+
+
+def next_attempt(names: Iterable[str]) -> int:
+    """The number of the attempt after those of some names: a name is taken for good, whatever became of others."""
+    taken = (re.search(r"-(\d+)$", name) for name in names)
+    return max((int(found[1]) for found in taken if found), default=0) + 1
 
 
 class Jobs:
@@ -104,7 +113,7 @@ class Jobs:
         before = self.of_study(study, folder)
         if running := next((job for job in before if not job.is_over), None):
             raise self._runs_already(running)
-        name = name_of(study, folder, len(before) + 1)
+        name = name_of(study, folder, next_attempt(job.id for job in before))
         variables = {
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
             WORKER_PROCESS_SETUP_HOOK_ENV_VAR: HOOK,  # Ray hands the hook to workers, but not to what starts the driver
@@ -177,18 +186,20 @@ class Jobs:
         """
         tail, lost = Tail(write), 0
         while True:
+            heard = tail.heard
             try:
                 asyncio.run(self._connected(job.id, tail))
                 if (now := self.look(job.id)).is_over:
                     tail.end()
                     return now
+                lost = 0
             except (TuneLoraError, RuntimeError, aiohttp.ClientError, OSError) as error:
-                lost += 1
+                lost = 1 if tail.heard > heard else lost + 1  # what was said anew came over a good connection
                 if lost > _LOST_AT_MOST:
                     raise TuneLoraError(
                         f"the connection to {self.address} is lost ({first_line(error)}); job {job.id} goes on"
                     ) from None
-            time.sleep(1.0)
+            time.sleep(_AGAIN_SECONDS)
 
     async def _connected(self, name: str, tail: Tail) -> None:
         tail.begin()

@@ -15,6 +15,11 @@ class Tail:
         self._write = write
         self._known, self._at, self._rest = 0, 0, ""
 
+    @property
+    def heard(self) -> int:
+        """Characters of the log so far, those that were told once more not counted."""
+        return self._known
+
     def begin(self) -> None:
         """A new connection."""
         self._at = 0

@@ -30,7 +30,7 @@ from tune_lora.records import StudyRecord as StudyRecord
 from tune_lora.records import TrialRecord as TrialRecord
 from tune_lora.storage import PATIENCE_SECONDS, connected
 from tune_lora.storage_files import database_file
-from tune_lora.storage_url import named_in, opened, written
+from tune_lora.storage_url import named_in, opened, opened_for, written
 
 # Names of the user attributes on each Optuna trial. One place, so that writer and readers agree.
 CONFIG = "config"  # every resolved value: sampled, derived, fixed
@@ -62,6 +62,7 @@ LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
 DRIVER_PREFIX = "driver:"  # + name: the lease of a driver that is at work (`tune_lora.leases`)
 MIRROR = "mirror_token"  # tells it in its mirror from another study of its name
+RUNS = "mirror_runs"  # [[a driver that went on, trials that had ended]] (`tune_lora.mirror_copies`)
 PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
 IMPROVEMENT = "improvement_percent"  # {trial number: percent better than the study's own baseline trial}
 SAMPLER_NOTE = "sampler_note"  # what `sampler: auto` is for this study, and why
@@ -165,10 +166,14 @@ def _load_elsewhere(folder: Path) -> optuna.Study:
     if (named := named_in(folder)) is None:
         raise InputError(f"{folder}: no study.db here; give a results folder that `tune-lora run` made")
     url, name = named
-    if (file := database_file(url)) is not None and not file.is_file():
-        raise InputError(f"{folder / 'study.yaml'}: its storage {written(url)} does not exist; must hold {name!r}")
-    storage = opened(url)
-    with _broken_storage_is_a_mistake(storage):
+    with _broken_storage_is_a_mistake(url):
+        storage = opened_for(folder, url)
+        if (file := database_file(storage)) is not None:
+            if not file.is_file():
+                raise InputError(
+                    f"{folder / 'study.yaml'}: its storage {written(url)} does not exist; must hold {name!r}"
+                )
+            _require_optuna_storage(file)
         backend = connected(storage)
         held = optuna.get_all_study_names(backend)
         if name not in held:
@@ -184,8 +189,8 @@ def _require_optuna_storage(path: Path) -> None:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     except sqlite3.DatabaseError as error:
         raise InputError(f"{path}: not an Optuna study: {error}") from None
-    if "studies" not in tables:
-        raise InputError(f"{path}: not an Optuna study: it has no table 'studies'")
+    if missing := [name for name in ("studies", "trials", "version_info") if name not in tables]:
+        raise InputError(f"{path}: not an Optuna study: it has no table {missing[0]!r}")
 
 
 def read(study: optuna.Study) -> StudyRecord:

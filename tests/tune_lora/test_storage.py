@@ -261,6 +261,7 @@ def test_a_folder_leads_to_its_study_in_a_server(
     study_of(server.url, "elsewhere").add_trial(template("a"))
     hidden = server.url.replace(server.password, "***")
     (tmp_path / "study.yaml").write_text(f"name: elsewhere\nstorage: {hidden}\n")
+    monkeypatch.setenv("TUNE_LORA_STORAGE", hidden)
     monkeypatch.setenv("TUNE_LORA_STORAGE_PASSWORD", server.password)
     assert len(store.load(tmp_path).trials) == 1
     monkeypatch.setenv("TUNE_LORA_STORAGE_PASSWORD", "wrong-one")
@@ -268,7 +269,10 @@ def test_a_folder_leads_to_its_study_in_a_server(
         store.load(tmp_path)
 
 
-def test_a_folder_whose_study_is_gone_says_so(server: Postgres, tmp_path: Path) -> None:
+def test_a_folder_whose_study_is_gone_says_so(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_LORA_STORAGE", server.url)
     (tmp_path / "study.yaml").write_text(f"name: nowhere\nstorage: {server.url}\n")
     with pytest.raises(InputError, match=r"study 'nowhere' not found in postgresql://tuner:\*\*\*@.*; available: "):
         store.load(tmp_path)

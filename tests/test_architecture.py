@@ -58,7 +58,18 @@ LAYERS: tuple[frozenset[str], ...] = (
     ),
     frozenset({"trainers"}),
     frozenset(
-        {"build", "exports", "mirroring", "knowledge", "live_study", "memory", "refusals", "trial_log", "wording"}
+        {
+            "build",
+            "exports",
+            "mirror_copies",
+            "mirroring",
+            "knowledge",
+            "live_study",
+            "memory",
+            "refusals",
+            "trial_log",
+            "wording",
+        }
     )
     | {"recoveries"},
     frozenset({"agenda", "progress", "same_study", "sampling", "scheduler", "searcher", "stopping", "tracking"})

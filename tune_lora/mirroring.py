@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import optuna
@@ -23,7 +23,7 @@ from trainables import checkpoints
 from trainables.mirror import Mirror
 from trainables.mirror_store import MirrorStore
 from trainables.redaction import redacted
-from tune_lora import exports, storage_files, store
+from tune_lora import exports, mirror_copies, storage_files, store
 from tune_lora.errors import InputError, TuneLoraError
 from tune_lora.records import StudyRecord
 from tune_lora.spec import StudySpec
@@ -45,13 +45,70 @@ def check(spec: StudySpec) -> None:
 
 
 def restore(spec: StudySpec, say: Say) -> None:
-    """Brings the study's database from the mirror to a machine that has none: the one it ran on is gone."""
-    if spec.resources.mirror is None or spec.storage is not None or (spec.folder / _DATABASE).is_file():
+    """Brings the study's database from the mirror to a machine that has none, because the one it ran on is gone, or
+    an older one, because another went on meanwhile. An older one is set aside.
+
+    Raises:
+        InputError: trials have ended in each that the other has not; or the copy is broken.
+    """
+    if spec.resources.mirror is None or spec.storage is not None:
         return
-    place = MirrorStore(spec.resources.mirror)
-    if place.get_bytes(f"{spec.name}/{_DATABASE}") is not None:
-        place.get(f"{spec.name}/{_DATABASE}", spec.folder / _DATABASE)
+    place, key, scratch = MirrorStore(spec.resources.mirror), f"{spec.name}/{_DATABASE}", f"{_DATABASE}.fetched"
+    if not place.has(key):
+        return
+    place.get(key, spec.folder / scratch)
+    try:
+        _take_newer(spec, spec.folder / scratch, f"{spec.resources.mirror}: {key}", say)
+    finally:
+        (spec.folder / scratch).unlink(missing_ok=True)
+
+
+def _take_newer(spec: StudySpec, fetched: Path, there: str, say: Say) -> None:
+    file = spec.folder / _DATABASE
+    try:
+        copy = mirror_copies.read(fetched, spec.name)
+    except sqlite3.Error as error:
+        raise InputError(f"{there}: cannot be read ({error}); must be a copy of the study, or not there") from None
+    if not file.is_file():
+        _put_in_place(fetched, file)
         say(f"{spec.folder} is empty: the study goes on from its copy in {spec.resources.mirror}")
+        return
+    held = _read_where_sound(file, spec.name)
+    if held is None or copy is None:
+        return
+    mine, others = mirror_copies.ahead(held, copy)
+    if mine > 0 and others > 0:
+        raise InputError(
+            f"{file}: has {mine} finished trials that its copy lacks, and the copy ({there}) {others} that it lacks; "
+            "must be one of them: move the file away to go on from the copy, or delete the copy to go on from the file"
+        )
+    if others > 0:
+        _set_aside(file)
+        _put_in_place(fetched, file)
+        say(f"{spec.folder}: its copy in {spec.resources.mirror} is newer by {others} trials; the study goes on there")
+
+
+def _read_where_sound(file: Path, name: str) -> mirror_copies.Copy | None:
+    try:
+        return mirror_copies.read(file, name)
+    except sqlite3.Error:
+        return None  # whoever opens it says so
+
+
+def _set_aside(file: Path) -> None:
+    number = 1
+    while (aside := file.with_name(f"{file.name}.{number}")).exists():
+        number += 1
+    # Not renamed: what was written last may stand in the log beside it, which a reader may hold just now.
+    with closing(sqlite3.connect(file)) as connection, closing(sqlite3.connect(aside)) as copy:
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+
+
+def _put_in_place(fetched: Path, file: Path) -> None:
+    for tail in ("-wal", "-shm", "-journal"):  # of a file that is no more: SQLite would play them into this one
+        file.with_name(f"{file.name}{tail}").unlink(missing_ok=True)
+    fetched.replace(file)
 
 
 def of(study: optuna.Study, spec: StudySpec) -> Mirror | None:
@@ -116,6 +173,8 @@ def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
         yield
         return
     place, over = MirrorStore(spec.resources.mirror), threading.Event()
+    if spec.storage is None:
+        mirror_copies.begin(study)
 
     def now_and_then() -> None:
         while not over.wait(EVERY_SECONDS):

@@ -73,12 +73,17 @@ def test_tune_lora_knows_its_commands(line: str) -> None:
     assert {word for word in words if word.startswith("--")} <= option_names(commands.commands[words[1]])
 
 
-def test_what_it_says_of_submitting_is_so() -> None:
+def test_what_it_says_of_submitting_is_so(tmp_path: Path) -> None:
     from cluster import package, submit
 
     assert f"may have {package.LIMIT_MIB} MiB" in TEXT and f"Ray's {package.RAYS_LIMIT_MIB}" in TEXT
     assert submit.STOP_SECONDS == 120 and "within two minutes" in TEXT
-    assert {".env", ".netrc", "*.pem"} <= set(package.NEVER_FILES)
+    named = re.findall(r"`([^`]+)`", TEXT.partition("files whose names are those of secrets (")[2].partition(")")[0])
+    assert len(named) > 4
+    for name in (*(name.replace("*", "-1") for name in named), ".env", ".netrc", ".git/config", ".aws/credentials"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert package.of_data(tmp_path) == [], "none of these goes along"
 
 
 def test_what_it_says_of_measuring_is_so() -> None:

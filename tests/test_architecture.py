@@ -62,6 +62,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "build",
             "exports",
             "mirror_copies",
+            "mirror_driver",
             "mirroring",
             "knowledge",
             "live_study",

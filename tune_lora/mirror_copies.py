@@ -1,5 +1,5 @@
-"""Which of two copies of a study is to go on: the file of this machine, or the one in its mirror. Pure, but for reading
-them.
+"""Which of two copies of a study is to go on: the file of this machine, or the one in its mirror. The decision is
+pure; around it the files are read and put in place.
 
 Each driver that goes on with a study writes down that it does, and how many trials had ended by then. So two copies
 tell how much they have in common, and each how much it has that the other one lacks.
@@ -75,3 +75,21 @@ def begin(study: optuna.Study) -> None:
     """Writes down that a driver goes on with a study."""
     ended = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
     study.set_user_attr(store.RUNS, [*study.user_attrs.get(store.RUNS, []), [secrets.token_hex(4), ended]])
+
+
+def set_aside(file: Path) -> None:
+    """Keeps what a study's file holds beside it, under a name that is free."""
+    number = 1
+    while (aside := file.with_name(f"{file.name}.{number}")).exists():
+        number += 1
+    # Not renamed: what was written last may stand in the log beside it, which a reader may hold just now.
+    with closing(sqlite3.connect(file)) as connection, closing(sqlite3.connect(aside)) as copy:
+        connection.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+
+
+def put_in_place(fetched: Path, file: Path) -> None:
+    """Makes a fetched file the study's."""
+    for tail in ("-wal", "-shm", "-journal"):  # of a file that is no more: SQLite would play them into this one
+        file.with_name(f"{file.name}{tail}").unlink(missing_ok=True)
+    fetched.replace(file)

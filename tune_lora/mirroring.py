@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -25,6 +25,7 @@ from trainables.mirror_store import MirrorStore
 from trainables.redaction import redacted
 from tune_lora import exports, mirror_copies, storage_files, store
 from tune_lora.errors import InputError, TuneLoraError
+from tune_lora.mirror_driver import Fence
 from tune_lora.records import StudyRecord
 from tune_lora.spec import StudySpec
 from tune_lora.storage import connected, patient
@@ -70,7 +71,7 @@ def _take_newer(spec: StudySpec, fetched: Path, there: str, say: Say) -> None:
     except sqlite3.Error as error:
         raise InputError(f"{there}: cannot be read ({error}); must be a copy of the study, or not there") from None
     if not file.is_file():
-        _put_in_place(fetched, file)
+        mirror_copies.put_in_place(fetched, file)
         say(f"{spec.folder} is empty: the study goes on from its copy in {spec.resources.mirror}")
         return
     held = _read_where_sound(file, spec.name)
@@ -83,8 +84,8 @@ def _take_newer(spec: StudySpec, fetched: Path, there: str, say: Say) -> None:
             "must be one of them: move the file away to go on from the copy, or delete the copy to go on from the file"
         )
     if others > 0:
-        _set_aside(file)
-        _put_in_place(fetched, file)
+        mirror_copies.set_aside(file)
+        mirror_copies.put_in_place(fetched, file)
         say(f"{spec.folder}: its copy in {spec.resources.mirror} is newer by {others} trials; the study goes on there")
 
 
@@ -93,22 +94,6 @@ def _read_where_sound(file: Path, name: str) -> mirror_copies.Copy | None:
         return mirror_copies.read(file, name)
     except sqlite3.Error:
         return None  # whoever opens it says so
-
-
-def _set_aside(file: Path) -> None:
-    number = 1
-    while (aside := file.with_name(f"{file.name}.{number}")).exists():
-        number += 1
-    # Not renamed: what was written last may stand in the log beside it, which a reader may hold just now.
-    with closing(sqlite3.connect(file)) as connection, closing(sqlite3.connect(aside)) as copy:
-        connection.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")
-
-
-def _put_in_place(fetched: Path, file: Path) -> None:
-    for tail in ("-wal", "-shm", "-journal"):  # of a file that is no more: SQLite would play them into this one
-        file.with_name(f"{file.name}{tail}").unlink(missing_ok=True)
-    fetched.replace(file)
 
 
 def of(study: optuna.Study, spec: StudySpec) -> Mirror | None:
@@ -164,10 +149,10 @@ def fetch_base(spec: StudySpec, folder: Path, say: Say) -> None:
 
 
 @contextmanager
-def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
+def kept(study: optuna.Study, spec: StudySpec, say: Say, fence: Fence | None = None) -> Iterator[None]:
     """While the block runs, the study is copied to its mirror now and then; when it ends well, all results are.
 
-    What cannot be copied is said, and tried again with the next copy.
+    What cannot be copied is said, and tried again with the next copy. Nothing is once `fence` does not hold.
     """
     if spec.resources.mirror is None:
         yield
@@ -176,9 +161,17 @@ def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
     if spec.storage is None:
         mirror_copies.begin(study)
 
+    def copy(work: Callable[[], None]) -> None:
+        def behind_the_fence() -> None:
+            if fence is not None:
+                fence.require()
+            work()
+
+        _aloud(behind_the_fence, say)
+
     def now_and_then() -> None:
         while not over.wait(EVERY_SECONDS):
-            _aloud(lambda: _copy_study(place, study, spec), say)
+            copy(lambda: _copy_study(place, study, spec))
 
     copying = threading.Thread(target=now_and_then, name="mirror", daemon=True)
     copying.start()
@@ -187,8 +180,8 @@ def kept(study: optuna.Study, spec: StudySpec, say: Say) -> Iterator[None]:
     finally:
         over.set()
         copying.join()
-        _aloud(lambda: _copy_study(place, study, spec), say)
-    _aloud(lambda: _copy_results(place, spec), say)
+        copy(lambda: _copy_study(place, study, spec))
+    copy(lambda: _copy_results(place, spec))
 
 
 def _aloud(copy: Callable[[], None], say: Say, otherwise: str = "the mirror was not brought up to date") -> None:

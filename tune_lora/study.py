@@ -26,6 +26,7 @@ from tune_lora import (
     figures,
     incidents,
     locks,
+    mirror_driver,
     mirroring,
     placing,
     report,
@@ -167,13 +168,13 @@ def _full_disk_is_one_line(folder: Path) -> Generator[None, None, None]:
 @contextmanager
 def _driven(spec: StudySpec, view: View) -> Generator[optuna.Study, None, None]:
     """The open study, with this process as its driver, or as one of them where it is stored in a database server."""
-    with locks.driving(spec.storage_url, spec.folder, spec.name):
+    with locks.driving(spec.storage_url, spec.folder, spec.name), mirror_driver.fenced(spec, view.note) as fence:
         mirroring.restore(spec, view.note)
         study = _open(spec)
         with (
             storage.listening(study, _Aloud(study, view)),
             drivers.joined(study) as driver,
-            mirroring.kept(study, spec, view.note),
+            mirroring.kept(study, spec, view.note, fence),
         ):
             if driver is not None and driver.others:
                 view.note(f"{len(driver.others)} more at work on this study: {', '.join(driver.others)}")

@@ -4,6 +4,7 @@ resumes.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from search_spaces.feasible import choose, feasible_sampler
 from search_spaces.space import Space
 from trainables import checkpoints
 from trainables.protocol import Cause
-from tune_lora import agenda, baseline, drivers, incidents, store
+from tune_lora import agenda, baseline, drivers, incidents, recoveries, store
+from tune_lora.errors import StudyError
 from tune_lora.knowledge import Advice, Knowledge, Reference
 from tune_lora.live_study import LiveStudy
 from tune_lora.memory import Memory
@@ -27,6 +29,8 @@ from tune_lora.store import TrialRecord
 from tune_lora.trial_log import Result, TrialLog, ending
 from tune_lora.unsaved import Unsaved
 
+CONTINUED_PER_RETRY = 3
+"""What Ray gives up goes on that often for each time that it may be run anew: an outage of minutes is waited out."""
 CRASHES_IN_A_ROW = 3
 LOSSES_IN_A_ROW = 10
 """What the infrastructure ends does not count, so where every worker is lost a study would never end."""
@@ -48,7 +52,10 @@ class StudySearcher(Unsaved, Searcher):
     decides. `retries` limits how often a trial is run again after the infrastructure ended it. `knowledge` is what the
     study starts with (default: what the space holds); with `guarded`, past results that mislead are let go. `horizon`
     gives a trial's longest budget from its parameters, where trials differ in it. `has_checkpoint` says of a trial's
-    folder whether the trial could go on.
+    folder whether the trial could go on. `now` is a clock in seconds.
+
+    A trial that Ray gives up, as its workers were lost, goes on after a pause where it has a checkpoint: three times as
+    often as `retries` says, under its own number.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class StudySearcher(Unsaved, Searcher):
         retries: int = 2,
         horizon: Callable[[Mapping[str, Any]], int] | None = None,
         has_checkpoint: Callable[[Path], bool] = lambda folder: checkpoints.newest(folder) is not None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__()
         self._study, self._space, self._total = study, space, n_trials_total
@@ -95,6 +103,7 @@ class StudySearcher(Unsaved, Searcher):
         self._objectives = tuple(objective.name for objective in objectives)
         self._refusals = Refusals(study)
         self._logs: dict[str, TrialLog] = {}
+        self._waiting = recoveries.Waiting(CONTINUED_PER_RETRY * retries, now)
         self._crashes, self._losses, self._crash = 0, 0, ""
         self.stop_reason, self.interrupted = "", False
         self.live = LiveStudy(study)
@@ -110,19 +119,22 @@ class StudySearcher(Unsaved, Searcher):
 
         A configuration is ``{"params": resolved values, "trial": {"number", "folder", "seed", "decide_at"}}``.
         """
-        if self.stop_reason or self.interrupted:
+        if self.interrupted or (self.stop_reason and not self._waiting and not self._to_continue):
             return str(Searcher.FINISHED)
-        if self._driver is not None and self._driver.is_due():
-            self.live.refresh()
-            self._to_continue += self._settle()
+        if self._driver is not None:
+            self._see_others(self._driver)
+        self._to_continue += self._waiting.due()
         if self._to_continue:  # begun already, so they end whatever the total is and however good the best
             return self._go_on(trial_id)
+        return None if self.stop_reason else self._something_new(trial_id)
+
+    def _something_new(self, trial_id: str) -> dict[str, Any] | str | None:
         self._progress.look()
         running = self._running
         if running and self._progress.counted + running >= self._total:
             return None  # one of them may have to be run again
         if self._has_enough():
-            return str(Searcher.FINISHED)
+            return None if self._waiting else str(Searcher.FINISHED)
         try:
             log = self._next(trial_id)
         except drivers.NotAdmitted:  # another driver was faster
@@ -133,16 +145,25 @@ class StudySearcher(Unsaved, Searcher):
         self._logs[trial_id] = log
         return self._configuration(log)
 
+    def _see_others(self, driver: drivers.Driver) -> None:
+        if driver.is_due():
+            self.live.refresh()
+        if not self._to_continue:
+            self._to_continue += self._settle()
+
     @property
     def _running(self) -> int:
-        """Trials that run, those of other drivers included."""
+        """Trials that run or wait to go on, those of other drivers included."""
+        mine = len(self._logs) + len(self._waiting)
         if self._driver is None:
-            return len(self._logs)
-        return max(len(self._logs), sum(trial.state == TrialState.RUNNING for trial in self.live.trials))
+            return mine
+        return max(mine, sum(trial.state == TrialState.RUNNING for trial in self.live.trials))
 
     def _settle(self) -> list[int]:
-        take = None if self._driver is None else self._driver.take
-        return agenda.settle(self.live, self._folder, take, self._has_checkpoint)
+        if self._driver is None:
+            return agenda.settle(self.live, self._folder, has_checkpoint=self._has_checkpoint)
+        # There is room for one; what is left is for drivers that have room now.
+        return agenda.settle(self.live, self._folder, self._driver.take, self._has_checkpoint, most=1)
 
     def _end(self, reason: str) -> str:
         self._finish(reason)
@@ -158,7 +179,7 @@ class StudySearcher(Unsaved, Searcher):
         if log.is_let_go:
             return None
         self._logs[tune_id] = log
-        line = f"trial {log.number}: the study was interrupted; it goes on from its last checkpoint"
+        line = f"trial {log.number}: {self._waiting.why(log.number)}; it goes on from its last checkpoint"
         incidents.note(self.live.study, line)
         return self._configuration(log)
 
@@ -267,7 +288,12 @@ class StudySearcher(Unsaved, Searcher):
     @property
     def is_unfinished(self) -> bool:
         """Whether trials run, or nothing has said yet why the study ends."""
-        return bool(self._logs) or not self.stop_reason
+        return bool(self._logs) or self.waits or not self.stop_reason
+
+    @property
+    def waits(self) -> bool:
+        """Whether a trial will go on after a pause, so that there is more to suggest even where nothing runs."""
+        return bool(self._waiting)
 
     def interrupt(self, reason: str) -> None:
         """The run ends now (timeout, ctrl-C): nothing new begins, and what runs stays RUNNING so that it can be
@@ -295,7 +321,7 @@ class StudySearcher(Unsaved, Searcher):
         log.report(last)
         if last.superseded:
             log.let_go("another process goes on with it, and this one lets it go")
-        if log.is_let_go:
+        if log.is_let_go or (error and self._can_go_on(log)):
             return
         ended = error or last.final or last.cause is not None
         if not ended and (self.interrupted or not result):
@@ -311,6 +337,16 @@ class StudySearcher(Unsaved, Searcher):
             log.complete([last.metrics[name] for name in self._objectives] or [last.score], last.metrics)
         else:
             log.prune()
+
+    def _can_go_on(self, log: TrialLog) -> bool:
+        """Whether a trial that Ray gives up stays RUNNING, to go on after a pause or with the next driver."""
+        if self.stop_reason and not self.interrupted:  # Tune asks for nothing more
+            return False
+        try:
+            found = self._has_checkpoint(self._folder(log.number))
+        except (OSError, StudyError):  # what keeps its checkpoints is away, which may be why its workers were lost
+            found = True
+        return found and (self.interrupted or self._waiting.put(log.number))
 
     def is_let_go(self, trial_id: str) -> bool:
         """Whether a running trial is another driver's by now, or was ended by somebody else: it is trained in vain."""

@@ -153,7 +153,8 @@ class Slots(Unsaved, Searcher):
         if self._scheduler.promotable is not None or busy >= self._scheduler.slots:
             return None
         answer: dict[str, Any] | str | None = self._inner.suggest(trial_id)
-        self._scheduler.nothing_new = answer is None
+        # A trial that waits to go on is not there yet, but the study is not at its end.
+        self._scheduler.nothing_new = answer is None and not getattr(self._inner, "waits", False)
         self._scheduler.is_closed |= answer == Searcher.FINISHED
         if isinstance(answer, dict):
             self._live.add(trial_id)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import optuna
 
 from cluster.package import within_package
+from search_spaces.space import Space
 from trainables import fingerprints
 from trainables.protocol import Fingerprinted
 from tune_lora import store
@@ -40,7 +42,7 @@ def settle(study: optuna.Study, ready: Plan) -> None:
     # Of a study that was made before data were looked at, or has nothing yet that rests on them, these are the data.
     known = study.user_attrs.get(store.DATA) if _has_begun(study) else None
     moving = DATA_PLACES if data is not None and known is not None else ()
-    if before is not None and (changed := _without(moving, differences(_packed(before), _packed(now)))):
+    if before is not None and (changed := _without(moving, _differing(before, now))):
         raise InputError(
             f"study {spec.name!r} in {spec.folder} was made with other settings ({'; '.join(changed)}); "
             "give the new study another name, or take the settings back"
@@ -53,6 +55,22 @@ def settle(study: optuna.Study, ready: Plan) -> None:
     study.set_user_attr(store.SPEC, now)
     if data is not None:
         study.set_user_attr(store.DATA, data)
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """The settings that differ. A space that is a file here and was sent whole to a cluster, or the other way round, is
+    compared by what is in it."""
+    return differences(_packed(_with_space_of(before, now)), _packed(_with_space_of(now, before)))
+
+
+def _with_space_of(settings: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    space = settings.get("space")
+    if not isinstance(space, str) or not isinstance(other.get("space"), Mapping) or not Path(space).is_file():
+        return settings
+    try:
+        return {**settings, "space": dict(Space.load(space).source)}
+    except InputError:  # it was changed since, and is no space now: what differs is said by its path
+        return settings
 
 
 def data_paths(spec: StudySpec) -> list[str]:

@@ -13,7 +13,7 @@ import yaml
 
 from cluster import job as on_cluster
 from tests.tune_lora.studies import RATES
-from tune_lora import along, job_secrets, spec, storage, submission
+from tune_lora import along, build, job_secrets, same_study, spec, storage, submission
 from tune_lora.errors import InputError, InputErrors
 
 SECRET = "planted-value-of-a-secret-4711"
@@ -160,6 +160,20 @@ def test_what_is_not_sent_for_its_name_is_said(tmp_path):
     found.place(str(tmp_path / "earlier"))
     assert [item.target.name for item in found.items] == ["rows.txt"]
     assert found.withheld == [f"not sent of {tmp_path / 'earlier'}, for names that secrets have: token.txt"]
+
+
+def test_a_study_that_began_here_with_a_space_of_its_own_goes_on_where_it_is_submitted(tmp_path):
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(RATES))
+    asked = loaded(tmp_path, space="space.yaml")
+    sent = submission.prepared(asked).spec
+    for first, then in ((asked, sent), (sent, asked)):
+        begun = optuna.create_study()
+        same_study.settle(begun, build.plan(first))
+        same_study.settle(begun, build.plan(then))
+    other = {**RATES, "name": "other"}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(other))
+    with pytest.raises(InputError, match=r"made with other settings \(space\.name: 'other' -> 'rates'\)"):
+        same_study.settle(begun, build.plan(sent))
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------

@@ -188,3 +188,10 @@ def test_a_study_without_trials_still_has_a_report(tmp_path: Path) -> None:
     assert "No winner yet" in page.words
     assert "No trial was started" in page.words
     assert "not verified" not in page.words
+
+
+def test_targets_are_told_in_few_digits(tmp_path: Path) -> None:
+    measured = {"calibrated": False, "targets": {"brightness": 0.7630447781542765}}
+    record = StudyRecord("s", "minimize", (TrialRecord(0, "complete", 0.5, {}, {}),), calibration=measured)
+    text = Page(report.render(record, tmp_path)).text
+    assert "0.763" in text and "0.7630447781542765" not in text

@@ -3,20 +3,21 @@ copied to object storage, whole checkpoint by whole checkpoint.
 
     <mirror>/<study>/trials/<n>/identity.json                    which trial this is of
                                /files/...                        images, the adapter, logs
-                               /reports/<incarnation>.jsonl      as in `trainables.incarnations`
+                               /reports/<incarnation>.jsonl      as in `trainables.incarnations`; .claim: whose it is
                                /checkpoints/<incarnation>-<budget>/...   its manifest is the last object written
 
-A checkpoint without a manifest there is none. Two incarnations of a trial never write the same object.
+A checkpoint without a manifest there is none. Two starts that fetched the same listing take the same number for their
+incarnation; object storage has no locks, so each number is claimed (``reports/<incarnation>.claim``) before anything
+else is copied, and before each copying whoever finds that the claim is not his stops.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,14 +25,12 @@ from typing import Any
 
 from trainables import checkpoints, incarnations
 from trainables.incarnations import Superseded
-from trainables.mirror_store import MirrorStore
+from trainables.mirror_store import MirrorAway, MirrorStore
+from trainables.node_folders import make_own, node_folder
 from trainables.protocol import TrialContext
 
-NODE_FOLDER = "TUNE_LORA_NODE_FOLDER"
-"""The environment variable that names a folder of the node's own; default: one for the user where temporary files
-are."""
 IDENTITY = "identity.json"
-_DONE = ".mirrored"
+_DONE, _CLAIM = ".mirrored", ".claim"
 _NAME = re.compile(r"(\d+)-(\d+)/(.+)")
 
 
@@ -48,13 +47,18 @@ class Mirror:
         told = json.dumps([self.token, number, seed, dict(params)], sort_keys=True, default=str)
         return TrialMirror(self, number, hashlib.sha256(told.encode()).hexdigest())
 
+    def here(self) -> Path:
+        """The study's folder on this node."""
+        return node_folder() / f"{self.study}-{self.token[:8]}"
+
     def prepared(self, trainer: Any, context: TrialContext) -> dict[str, Any]:
         """What `trainer.prepare` returns, done in a folder of this node; what it made is copied to the mirror, and its
         images are named as they will be below ``context.folder``.
         """
-        here = node_folder() / self.study / "base"
+        here = self.here() / "base"
+        make_own(here.parent)
         shutil.rmtree(here, ignore_errors=True)
-        here.mkdir(parents=True)
+        here.mkdir()
         found: dict[str, Any] = trainer.prepare(replace(context, folder=here))
         place = MirrorStore(self.uri)
         for path in sorted(path for path in here.rglob("*") if path.is_file()):
@@ -66,25 +70,22 @@ class Mirror:
         return {**found, "images": images}
 
 
-def node_folder() -> Path:
-    """Where this node keeps trials while they run."""
-    named = os.environ.get(NODE_FOLDER)
-    return Path(named) if named else Path(tempfile.gettempdir()) / f"tune-lora-{os.getuid()}"
-
-
 class TrialMirror:
     """One trial's folder on this node, `folder`, and its copy in object storage."""
 
     def __init__(self, mirror: Mirror, number: int, identity: str) -> None:
         self._store, self._identity = MirrorStore(mirror.uri), identity
         self._place = f"{mirror.study}/trials/{number}"
-        self.folder = node_folder() / mirror.study / "trials" / str(number)
+        self._study_folder = mirror.here()
+        self.folder = self._study_folder / "trials" / str(number)
+        self._nonce, self._claimed = secrets.token_hex(16).encode(), 0
         self._sent: dict[str, tuple[int, int]] = {}
 
     # --- from the mirror ---------------------------------------------------------------------------------------------
 
     def pull(self) -> None:
         """Brings the trial's reports and newest checkpoints to this node, and forgets those of other trials."""
+        make_own(self._study_folder)
         self._tidy_up()
         if self._identity_here() != self._identity:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -101,7 +102,10 @@ class TrialMirror:
     def _pull_reports(self) -> None:
         for name, size in self._store.listing(f"{self._place}/reports").items():
             here = self.folder / incarnations.FOLDER / name
-            if not here.is_file() or here.stat().st_size < size:
+            if here.suffix == _CLAIM:  # its number is taken, by one that may never have reported
+                here.parent.mkdir(exist_ok=True)
+                here.with_suffix(".jsonl").touch()
+            elif not here.is_file() or here.stat().st_size < size:
                 self._store.get(f"{self._place}/reports/{name}", here)
 
     def _pull_checkpoints(self) -> None:
@@ -132,9 +136,17 @@ class TrialMirror:
         """Copies what is new here, a checkpoint after the reports that led to it; then removes older checkpoints.
 
         Raises:
-            Superseded: a later incarnation has begun elsewhere; nothing is copied.
+            Superseded: a later incarnation has begun elsewhere, or another one of this number; nothing is copied.
+            MirrorAway: the storage does not answer, or the folder was tidied up here.
         """
-        self._require_latest(incarnation)
+        try:
+            (self.folder / _DONE).unlink(missing_ok=True)  # until this is copied
+            self._require_latest(incarnation)
+            self._push(incarnation)
+        except FileNotFoundError as error:
+            raise MirrorAway(f"{self.folder}: is gone ({error.filename})") from error
+
+    def _push(self, incarnation: int) -> None:
         for path in self._files():
             self._put(path, f"files/{path.relative_to(self.folder).as_posix()}")
         self._put(self.folder / incarnations.FOLDER / f"{incarnation:04d}.jsonl", f"reports/{incarnation:04d}.jsonl")
@@ -145,7 +157,11 @@ class TrialMirror:
 
     def _require_latest(self, incarnation: int) -> None:
         numbers = (int(name.partition(".")[0]) for name in self._store.listing(f"{self._place}/reports"))
-        if max(numbers, default=0) > incarnation:
+        claim = f"{self._place}/reports/{incarnation:04d}{_CLAIM}"
+        if self._claimed != incarnation and not self._store.has(claim):
+            self._store.put_bytes(self._nonce, claim)
+            self._claimed = incarnation
+        if max(numbers, default=0) > incarnation or self._store.get_bytes(claim) != self._nonce:
             raise Superseded(f"another process goes on with {self._place}; this one was taken for lost")
 
     def _files(self) -> Iterator[Path]:

@@ -15,8 +15,8 @@ import yaml
 
 from tests.cluster.loopback import Cluster, cluster, marked, study, wait_until
 from tests.s3 import CREDENTIALS, S3, s3, skip_where_missing
-from trainables.mirror import NODE_FOLDER
 from trainables.mirror_store import MirrorStore
+from trainables.node_folders import NODE_FOLDER
 from tune_lora import store
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def study_file(folder: Path, mirror: str) -> Path:
 def checkpoints_on(disk: Path) -> dict[str, int]:
     """The newest budget of each trial that is at work on a node."""
     found: dict[str, int] = {}
-    for path in disk.glob("mirrored/trials/*/checkpoint/*"):
+    for path in disk.glob("mirrored-*/trials/*/checkpoint/*"):
         if path.name.isdigit() and not (path.parents[1] / ".mirrored").exists():
             found[path.parents[1].name] = max(found.get(path.parents[1].name, 0), int(path.name))
     return found

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.s3 import CREDENTIALS, S3, s3, skip_where_missing
-from trainables import checkpoints, incarnations, mirror
+from trainables import checkpoints, incarnations, mirror, node_folders
 from trainables.incarnations import Incarnation, Superseded
 from trainables.mirror import Mirror, TrialMirror
 from trainables.mirror_store import MirrorAway, MirrorStore
@@ -43,8 +46,15 @@ class Node:
         self._uri, self._disk, self._monkeypatch = uri, disk, monkeypatch
 
     def begin(self, number: int = 0, token: str = "t", params: dict[str, float] = PARAMS) -> Running:
-        self._monkeypatch.setenv(mirror.NODE_FOLDER, str(self._disk))
+        self._monkeypatch.setenv(node_folders.NODE_FOLDER, str(self._disk))
         return Running(Mirror(self._uri, "study", token).of(number, params, seed=1))
+
+    def prepared(self) -> TrialMirror:
+        """A trial that was fetched and has not begun."""
+        self._monkeypatch.setenv(node_folders.NODE_FOLDER, str(self._disk))
+        trial = Mirror(self._uri, "study", "t").of(0, PARAMS, seed=1)
+        trial.pull()
+        return trial
 
 
 class Running:
@@ -163,6 +173,97 @@ def test_a_node_forgets_trials_that_are_mirrored(nodes: tuple[Node, Node]) -> No
     assert not done.folder.exists()
     assert running.folder.is_dir() and third.folder.is_dir()
     assert nodes[0].begin(number=0).weights() == b"w1"
+
+
+def test_two_studies_of_a_name_share_no_folder_of_a_node(uri: str, nodes: tuple[Node, Node]) -> None:
+    one = nodes[0].begin(token="one-study")
+    one.report(1)
+    other = nodes[0].begin(token="another-study")  # in the mirror it takes the trial's place; here both are at work
+    assert one.folder != other.folder
+    assert (one.folder / "images" / "1.png").is_file()
+
+
+def test_a_nodes_folder_is_its_owners_alone(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(node_folders.NODE_FOLDER, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    trial = Mirror(uri, "study", "t").of(0, PARAMS, seed=1)
+    node_folders.node_folder().mkdir(mode=0o777)
+    node_folders.node_folder().chmod(0o777)
+    trial.pull()
+    for folder in (node_folders.node_folder(), trial.folder.parents[1]):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_folder_that_another_user_made_is_not_used(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(node_folders.NODE_FOLDER, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    node_folders.node_folder().mkdir()
+    os.chown(node_folders.node_folder(), 12345, -1)
+    with pytest.raises(MirrorAway, match=r"belongs to user 12345.*set TUNE_LORA_NODE_FOLDER"):
+        Mirror(uri, "study", "t").of(0, PARAMS, seed=1).pull()
+
+
+def test_a_link_is_no_folder_of_a_node(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(node_folders.NODE_FOLDER, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    node_folders.node_folder().symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MirrorAway, match="is no folder"):
+        Mirror(uri, "study", "t").of(0, PARAMS, seed=1).pull()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_of_two_that_begin_at_once_one_goes_on(nodes: tuple[Node, Node], uri: str) -> None:
+    nodes[0].begin().report(1)
+    one, two = nodes[0].prepared(), nodes[1].prepared()  # both fetched the same listing
+    numbers = [Incarnation.begin(trial.folder).number for trial in (one, two)]
+    assert numbers == [2, 2]
+    one.push(2)
+    with pytest.raises(Superseded):
+        two.push(2)
+    one.push(2)
+    assert nodes[1].begin().incarnation.number == 3
+    with pytest.raises(Superseded):
+        one.push(2)
+
+
+def test_one_whose_claim_was_overwritten_copies_nothing_more(nodes: tuple[Node, Node], uri: str) -> None:
+    running = nodes[0].begin()
+    running.report(1)
+    MirrorStore(uri).put_bytes(b"somebody else's", "study/trials/0/reports/0001.claim")
+    before = there(uri)
+    with pytest.raises(Superseded):
+        running.report(2)
+    assert there(uri) == before
+
+
+def test_a_start_that_died_before_its_first_report_is_passed(nodes: tuple[Node, Node], uri: str) -> None:
+    nodes[0].begin().report(1)
+    MirrorStore(uri).put_bytes(b"of one that is gone", "study/trials/0/reports/0002.claim")
+    after = nodes[1].begin()
+    assert after.incarnation.number == 3
+    assert after.weights() == b"w1"
+
+
+def test_what_failed_here_is_copied_before_its_folder_goes(nodes: tuple[Node, Node], uri: str) -> None:
+    failed = nodes[0].begin(number=0)
+    failed.trial.done()  # as the adapter does when a trial fails, before its last words are copied
+    (failed.folder / "traceback.txt").write_text("why")
+    failed.trial.push(1)
+    nodes[0].begin(number=1)
+    assert "files/traceback.txt" in there(uri)
+    assert failed.folder.is_dir()  # until it is told again that it may go
+    failed.trial.done()
+    nodes[0].begin(number=1)
+    assert not failed.folder.exists()
+
+
+def test_a_folder_that_went_meanwhile_is_one_error_that_is_known(nodes: tuple[Node, Node]) -> None:
+    failed = nodes[0].begin()
+    shutil.rmtree(failed.folder)
+    with pytest.raises(MirrorAway, match="is gone"):
+        failed.trial.push(1)
 
 
 def test_images_are_named_where_the_driver_keeps_them() -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from trainables.curve import Curve
-from trainables.mirror import NODE_FOLDER, Mirror
+from trainables.mirror import Mirror
 from trainables.mirror_store import MirrorAway, MirrorStore
 from trainables.mirrored import mirrored
+from trainables.node_folders import NODE_FOLDER
 from trainables.ray_adapter import Lost, trainable_for
 
 
@@ -35,7 +36,7 @@ class Node:
         return self.trainable(self.config(number))
 
     def folder(self, number: int = 0) -> Path:
-        return self.disk / "study" / "trials" / str(number)
+        return self.disk / "study-token" / "trials" / str(number)
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def test_a_reused_worker_mirrors_each_trial_under_its_own_start(nodes: tuple[Nod
     assert worker.reset(nodes[1].config(1))
     assert [worker.train()["budget"] for _ in range(2)] == [1, 2]
     place = MirrorStore(f"file://{tmp_path}/mirror")
-    assert sorted(place.listing("study/trials/0/reports")) == ["0001.jsonl"]
-    assert sorted(place.listing("study/trials/1/reports")) == ["0001.jsonl", "0002.jsonl"]
+    assert sorted(place.listing("study/trials/0/reports")) == ["0001.claim", "0001.jsonl"]
+    assert sorted(place.listing("study/trials/1/reports")) == ["0001.claim", "0001.jsonl", "0002.claim", "0002.jsonl"]
 
 
 def test_a_worker_that_is_set_up_and_not_used_leaves_the_trial_alone(nodes: tuple[Node, Node], tmp_path: Path) -> None:

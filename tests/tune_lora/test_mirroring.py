@@ -13,8 +13,9 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from tests.tune_lora.studies import RATES
-from trainables.mirror import NODE_FOLDER, Mirror
+from trainables.mirror import Mirror
 from trainables.mirror_store import MirrorStore
+from trainables.node_folders import NODE_FOLDER
 from trainables.protocol import TrialContext
 from tune_lora import locks, mirroring, store
 from tune_lora.errors import InputError, InputErrors

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trainables import checkpoints, mirror
+from trainables import checkpoints, mirror, node_folders
 from tune_lora import leases, mirroring, storage
 from tune_lora import spec as specs
 
@@ -35,7 +35,7 @@ def test_numbers_are_those_of_the_code() -> None:
     assert storage.PATIENCE_SECONDS == 600 and "for ten minutes" in TEXT
     assert mirroring.EVERY_SECONDS == 120 and "every two minutes" in TEXT
     assert checkpoints.KEPT == 2 and "The two newest stay" in TEXT
-    assert mirror.NODE_FOLDER in TEXT and "storage_patience_minutes" in TEXT
+    assert node_folders.NODE_FOLDER in TEXT and "storage_patience_minutes" in TEXT
 
 
 def test_places_of_the_mirror_are_those_of_the_code() -> None:

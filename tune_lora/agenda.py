@@ -26,14 +26,18 @@ def settle(
     trial_folder: Callable[[int], Path],
     take: Callable[[FrozenTrial], bool] | None = None,
     has_checkpoint: Callable[[Path], bool] = lambda folder: checkpoints.newest(folder) is not None,
+    most: int | None = None,
 ) -> list[int]:
-    """Settles RUNNING trials of a driver that is gone: all, or those that `take` makes this driver's.
+    """Settles RUNNING trials of a driver that is gone: all, or those that `take` makes this driver's, until `most` are
+    found that can go on.
 
     One with a checkpoint can go on: its number is returned. One without is told as failed by the infrastructure, and so
     comes up in `retries_due`.
     """
     to_continue = []
     for trial in [one for one in live.trials if one.state == TrialState.RUNNING]:
+        if len(to_continue) == most:
+            break
         if take is not None and not take(trial):
             continue
         folder = trial_folder(trial.number)

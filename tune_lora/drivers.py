@@ -53,7 +53,9 @@ class Driver:
         self._lease = leases.mine(storage.patience)
         here = self._lease.machine
         self._watch = Watch(lambda lease: leases.has_ended(lease, here))
+        self._watching = threading.Lock()
         self._known: dict[str, Lease] = {}
+        self._stored_now: float | None = None
         self._gone: frozenset[str] = frozenset()
         self._next_look = 0.0
         self._over = threading.Event()
@@ -83,6 +85,7 @@ class Driver:
         while not self._over.wait(RENEW_SECONDS):
             try:
                 self._renew()
+                self._observe(*self._read())  # also while nobody asks: trials may take hours
             except SQLAlchemyError:  # the next time; the lease lasts for several
                 continue
 
@@ -112,10 +115,14 @@ class Driver:
 
     def look(self) -> None:
         """Finds out who drives the study and who is gone."""
-        self._known, stored_now = self._storage.until_answered(self._read)
-        others = {name: lease for name, lease in self._known.items() if name != self.name}
-        self._gone = self._watch.look(others, time.monotonic(), stored_now)
+        self._observe(*self._storage.until_answered(self._read))
         self._next_look = time.monotonic() + LOOK_SECONDS
+
+    def _observe(self, known: dict[str, Lease], stored_now: float | None) -> None:
+        others = {name: lease for name, lease in known.items() if name != self.name}
+        with self._watching:
+            self._known, self._stored_now = known, stored_now
+            self._gone = self._watch.look(others, time.monotonic(), stored_now)
 
     def _read(self) -> tuple[dict[str, Lease], float | None]:
         with self._storage.scoped_session.session_factory.begin() as session:
@@ -133,7 +140,8 @@ class Driver:
     @property
     def others(self) -> list[str]:
         """Drivers that are at work beside this one."""
-        return sorted(set(self._known) - self._gone - {self.name})
+        silent = {name for name, lease in self._known.items() if not leases.is_at_work(lease, self._stored_now)}
+        return sorted(set(self._known) - self._gone - silent - {self.name})
 
     def seed(self, seed: int) -> int:
         """The seed of this driver's sampler: the study's, unless others draw from that already."""
@@ -226,6 +234,24 @@ def _clock(session: Session) -> float | None:
     if session.connection().dialect.name != "postgresql":
         return None
     return float(session.execute(sql.select(sql.extract("epoch", sql.func.clock_timestamp()))).scalar_one())
+
+
+def agreed(study: optuna.Study, key: str, value: str) -> str:
+    """The study's attribute, which is `value` where no driver was earlier: all get the same answer."""
+    storage = patient(study)
+    if storage is None:
+        return str(study.user_attrs.get(key, value))
+
+    def ask() -> str:
+        with storage.scoped_session.session_factory.begin() as session:
+            models.StudyModel.find_or_raise_by_id(study._study_id, session, for_update=True)
+            where = (_OF_STUDY.study_id == study._study_id, _OF_STUDY.key == key)
+            held = session.execute(sql.select(_OF_STUDY.value_json).where(*where)).scalar_one_or_none()
+            if held is None:
+                session.add(_OF_STUDY(study_id=study._study_id, key=key, value_json=json.dumps(value)))
+            return value if held is None else str(json.loads(held))
+
+    return storage.until_answered(ask)
 
 
 def of(study: optuna.Study) -> Driver | None:

@@ -100,6 +100,13 @@ class Watch:
         )
 
 
+def is_at_work(lease: Lease, stored_now: float | None) -> bool:
+    """Whether a driver has renewed its lease lately, by the database's clock. One that has not may be cut off for a
+    while: this is to tell people, and no reason to take its trials.
+    """
+    return stored_now is None or lease.at is None or stored_now - lease.at <= LEASE_SECONDS
+
+
 def may_take(owner: str | None, me: str, known: Collection[str], gone: Collection[str]) -> bool:
     """Whether a running trial of `owner` is this driver's to take: its driver is gone, or holds no lease."""
     return owner != me and (owner is None or owner in gone or owner not in known)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sql
 from optuna.trial import TrialState
 
 from search_spaces.space import Space
 from tests.postgres import Postgres, postgres, skip_where_missing
 from tests.tune_lora.studies import RATES
 from trainables import checkpoints
-from tune_lora import drivers, store
+from tune_lora import drivers, leases, store
 from tune_lora.drivers import Driver
 from tune_lora.live_study import LiveStudy
 from tune_lora.searcher import StudySearcher
@@ -129,11 +133,12 @@ def test_a_trial_of_another_driver_is_waited_for_since_it_may_be_lost(fleet: Fle
 
 
 def test_a_retry_is_made_by_one_driver(fleet: Fleet) -> None:
-    (first, _), (second, _) = fleet.join(), fleet.join()
+    (first, driver), (second, _) = fleet.join(), fleet.join()
     assert isinstance(first.suggest("a"), dict)
     first.on_trial_complete("a", error=True)
     second.live.refresh()
     assert isinstance(second.suggest("b"), dict)
+    driver._next_look = math.inf
     assert first.suggest("c") is None  # it has not seen that yet, and is refused
     assert isinstance(first.suggest("c"), dict)
     origins = [trial.user_attrs[store.PROVENANCE] for trial in fleet.study().trials]
@@ -177,6 +182,8 @@ def _declare_gone(searchers: Sequence[StudySearcher], name: str) -> None:
     for searcher in searchers:
         driver = searcher._driver
         assert driver is not None
+        driver._over.set()  # its own look must not contradict
+        driver._renewing.join()
         driver.look()
         driver._gone = frozenset({name})
 
@@ -207,6 +214,71 @@ def test_a_driver_that_leaves_leaves_its_trials_at_once(fleet: Fleet) -> None:
         begin(first.join()[0], "a", checkpoint=True)
     heir, _ = fleet.join()
     assert heir._to_continue == [0]
+
+
+@pytest.fixture
+def short_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (leases, drivers):
+        monkeypatch.setattr(module, "RENEW_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 2.0)
+
+
+@pytest.mark.usefixtures("short_leases")
+def test_drivers_that_are_busy_notice_a_dead_one_and_take_what_they_have_room_for(fleet: Fleet) -> None:
+    (dead, gone), (busy, _), (idle, _) = fleet.join(), fleet.join(), fleet.join()
+    for index in range(3):
+        begin(dead, f"left{index}", checkpoint=True)
+    for one in (busy, idle):
+        one.live.refresh()
+    gone._over.set()  # its process lives, so that nothing but its silence tells
+    wait_for(lambda: all(gone.name in one._driver._gone for one in (busy, idle) if one._driver))
+    first = busy.suggest("room")
+    rest = [idle.suggest(f"room{index}") for index in range(2)]
+    taken = [one["trial"]["number"] for one in (first, *rest) if isinstance(one, dict)]
+    assert taken == [0, 1, 2]
+    owners = [trial.user_attrs[store.DRIVER] for trial in fleet.study().trials]
+    assert busy._driver and idle._driver
+    assert owners == [busy._driver.name, idle._driver.name, idle._driver.name]
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end, "never"
+        time.sleep(0.1)
+
+
+def test_what_a_silent_driver_says_of_itself(fleet: Fleet) -> None:
+    """A driver that was killed elsewhere is not counted as at work, nor is the study's seed taken for its."""
+    (_, silent), (_, here) = fleet.join(), fleet.join()
+    here.look()
+    assert here.others == [silent.name] and here.seed(7) != 7
+    silent._over.set()
+    silent._renewing.join()
+    with silent._storage.engine.begin() as connection:
+        table = drivers._OF_STUDY
+        where = (table.study_id == silent._study_id, table.key == f"{store.DRIVER_PREFIX}{silent.name}")
+        (text,) = connection.execute(sql.select(table.value_json).where(*where)).one()
+        lease = json.loads(text)
+        lease["at"] -= leases.LEASE_SECONDS + 1
+        connection.execute(sql.update(table).where(*where).values(value_json=json.dumps(lease)))
+    here.look()
+    assert here.others == [] and here.seed(7) == 7
+    assert here._gone == frozenset()  # its trials are taken once its lease was seen to stand still
+
+
+def test_an_attribute_of_the_study_is_agreed_on(fleet: Fleet) -> None:
+    said: list[str] = []
+    studies = [fleet.study() for _ in range(4)]
+    asked = [
+        threading.Thread(target=lambda i=i, one=one: said.append(drivers.agreed(one, "token", str(i))))
+        for i, one in enumerate(studies)
+    ]
+    for thread in asked:
+        thread.start()
+    for thread in asked:
+        thread.join(60)
+    assert len(said) == 4 and set(said) == {fleet.study().user_attrs["token"]}
 
 
 def test_a_trial_that_was_taken_over_is_taken_over_again(fleet: Fleet) -> None:

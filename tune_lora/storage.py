@@ -25,7 +25,7 @@ from sqlalchemy.exc import IntegrityError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from trainables.redaction import redacted
-from tune_lora import storage_faults, storage_files
+from tune_lora import storage_faults, storage_files, termination
 from tune_lora.errors import StudyError
 from tune_lora.storage_url import with_driver, written
 
@@ -35,6 +35,8 @@ TUNE_ID = "tune_trial_id"
 """The user attribute by which a trial is known again whose creation was not answered."""
 _FIRST_PAUSE, _LONGEST_PAUSE, _GROWTH = 0.05, 10.0, 1.7
 _QUIET_SECONDS = 1.0  # a fault that is over by then is worth no word
+_MOMENT_SECONDS = 0.5
+_ENDING_SECONDS = 5.0  # that are waited for a storage by a program that was told to end, before it is killed
 _OPENINGS = 8  # drivers that make the tables of an empty database at the same time trip over each other
 
 P = ParamSpec("P")
@@ -67,6 +69,15 @@ class Guard(Protocol):
 
 class TakenOver(Exception):
     """The trial is another driver's by now."""
+
+
+def _sleep(seconds: float, is_ending: Callable[[], bool]) -> None:
+    """Sleeps, no longer than a moment once the program was told to end."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _MOMENT_SECONDS))
+        if is_ending():
+            return
 
 
 def _patient(
@@ -115,21 +126,34 @@ class PatientStorage(RDBStorage):
     # --- asking again ------------------------------------------------------------------------------------------------
 
     def until_answered(self, ask: Callable[[], T]) -> T:
-        """The answer of `ask`, which is called again while it fails in a way that passes."""
+        """The answer of `ask`, which is called again while it fails in a way that passes.
+
+        A program that was told to end does not wait for long.
+        """
         if self._gave_up is not None:  # once is enough: everybody who asks would wait as long again
             raise StudyError(self._gave_up)
-        began, pause, said = time.monotonic(), _FIRST_PAUSE, False
+        began = time.monotonic()
+        try:
+            return ask()
+        except (StorageInternalError, SQLAlchemyError) as error:
+            first = error
+        with termination.overheard() as is_ending:
+            return self._asked_again(ask, first, began, is_ending)
+
+    def _asked_again(self, ask: Callable[[], T], error: Exception, began: float, is_ending: Callable[[], bool]) -> T:
+        pause, said = _FIRST_PAUSE, False
         while True:
+            away = time.monotonic() - began
+            self._require_hope(error, away, is_ending=is_ending())
+            if away >= _QUIET_SECONDS and not said:
+                said = True
+                self._say_away(error)
+            _sleep(pause * random.uniform(0.75, 1.25), is_ending)
+            pause = min(_LONGEST_PAUSE, pause * _GROWTH)
             try:
                 answer = ask()
-            except (StorageInternalError, SQLAlchemyError) as error:
-                away = time.monotonic() - began
-                self._require_hope(error, away)
-                if away >= _QUIET_SECONDS and not said:
-                    said = True
-                    self._say_away(error)
-                time.sleep(pause * random.uniform(0.75, 1.25))
-                pause = min(_LONGEST_PAUSE, pause * _GROWTH)
+            except (StorageInternalError, SQLAlchemyError) as again:
+                error = again
             else:
                 if said and self.listener is not None:
                     self.listener.back(f"the storage answers again after {time.monotonic() - began:.0f} s")
@@ -140,13 +164,18 @@ class PatientStorage(RDBStorage):
         if self.guard is not None and not self.guard.owns(session, trial_id):
             raise TakenOver
 
-    def _require_hope(self, error: Exception, away: float) -> None:
+    def _require_hope(self, error: Exception, away: float, *, is_ending: bool) -> None:
         reason = redacted(storage_faults.reason(error))
         if not storage_faults.passes(error):
             self._gave_up = f"storage {self._shown}: {reason}; what is stored stays, and the same command goes on"
         elif away >= self.patience:
             self._gave_up = (
                 f"storage {self._shown}: has not answered for {away / 60:.1f} min ({reason}); "
+                "the same command goes on with the study once it does"
+            )
+        elif is_ending and away >= _ENDING_SECONDS:
+            self._gave_up = (
+                f"storage {self._shown}: does not answer ({reason}), and the run was told to end; "
                 "the same command goes on with the study once it does"
             )
         if self._gave_up is not None:

@@ -9,11 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from types import FrameType
 
 TERMINATED_CODE = 143
 """What shells expect of a program that SIGTERM ended."""
 SIGTERM = "SIGTERM"
 """How a stop reason names it."""
+_noticing: list[threading.Event] = []
+"""Of each block of `noticed`, whether it has heard one."""
 
 
 @contextmanager
@@ -34,8 +37,39 @@ def noticed() -> Generator[Callable[[], bool], None, None]:
             _exit()
         asked.set()
 
-    with _handled(hear):
-        yield asked.is_set
+    _noticing.append(asked)
+    try:
+        with _handled(hear):
+            yield asked.is_set
+    finally:
+        _noticing.remove(asked)
+
+
+@contextmanager
+def overheard() -> Generator[Callable[[], bool], None, None]:
+    """In this block the function given says whether the program was told to end: by a SIGTERM that `noticed` remembers,
+    or by ctrl-C, which does what it did before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield _is_noticed
+        return
+    before, interrupted = signal.getsignal(signal.SIGINT), threading.Event()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield lambda: interrupted.is_set() or _is_noticed()
+    finally:
+        if signal.getsignal(signal.SIGINT) is hear:  # what was before may have put another in its place
+            signal.signal(signal.SIGINT, before)
+
+
+def _is_noticed() -> bool:
+    return any(asked.is_set() for asked in tuple(_noticing))
 
 
 def _exit() -> None:

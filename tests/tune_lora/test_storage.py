@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -100,6 +102,46 @@ def test_a_lock_that_stays_ends_in_one_line_and_is_not_waited_for_twice(tmp_path
     assert "\n" not in str(first.value)
     with pytest.raises(StudyError, match="has not answered"):  # also when it would answer by now
         study.set_user_attr("said", 1)
+
+
+TOLD_TO_END = """
+import signal, sqlite3, sys
+from tune_lora import storage, store, termination
+
+def once(*_):
+    # As Tune does: the first ctrl-C is remembered, the second one interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+class Listener:
+    def away(self, line):
+        print("AWAY", flush=True)
+    def back(self, line):
+        pass
+
+study = store.open_study(sys.argv[1], "held", "minimize")
+storage.patient(study).listener = Listener()
+held = sqlite3.connect(sys.argv[2], isolation_level=None)
+held.execute("BEGIN IMMEDIATE")
+signal.signal(signal.SIGINT, once)
+with termination.noticed():
+    study.set_user_attr("said", 1)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_program_that_is_told_to_end_does_not_wait_for_its_storage(tmp_path: Path, how: signal.Signals) -> None:
+    command = [sys.executable, "-c", TOLD_TO_END, store.sqlite_url(tmp_path), str(tmp_path / "study.db")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
+        try:
+            assert waiting.stdout is not None
+            assert waiting.stdout.readline() == "AWAY\n"
+            waiting.send_signal(how)
+            _, told = waiting.communicate(timeout=DEADLINE)  # its patience is ten minutes
+        finally:
+            waiting.kill()
+    assert waiting.returncode == 1
+    line = told.splitlines()[-1]
+    assert "StudyError: storage sqlite" in line and "(database is locked), and the run was told to end" in line
 
 
 def test_a_full_disk_is_no_fault_that_passes(tmp_path: Path) -> None:

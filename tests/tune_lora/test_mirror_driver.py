@@ -95,7 +95,8 @@ def test_a_driver_that_leaves_in_order_is_not_waited_for(tmp_path: Path) -> None
 
 
 def test_a_driver_that_was_replaced_hears_of_it_and_copies_nothing_more(tmp_path: Path) -> None:
-    spec, said, replaced = study(tmp_path, "one"), [], threading.Event()  # type: ignore[var-annotated]  # lines
+    spec, replaced = study(tmp_path, "one"), threading.Event()
+    said: list[str] = []
     spec.folder.mkdir(parents=True)
     held = store.open_study(spec.storage_url, "mine", "minimize")
     with (

@@ -196,7 +196,7 @@ class Severing(Said):
 def test_results_are_written_when_the_mirror_is_away_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(MirrorStore.__init__.__kwdefaults__, "patience", 0.0)
+    monkeypatch.setattr(MirrorStore.__init__, "__kwdefaults__", {"patience": 0.0})
     spec, view = study(tmp_path), Severing(tmp_path / "mirror", 3)
     record = run(spec, view=view)
     assert [trial.state for trial in record.trials] == ["complete"] * 3
@@ -206,7 +206,7 @@ def test_results_are_written_when_the_mirror_is_away_at_the_end(
 
 
 def test_what_the_mirror_does_not_give_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MirrorStore.__init__.__kwdefaults__, "patience", 0.0)
+    monkeypatch.setattr(MirrorStore.__init__, "__kwdefaults__", {"patience": 0.0})
     sever(tmp_path / "mirror")
     spec, said = study(tmp_path), Said()
     trial = TrialRecord(0, "complete", 1.0, {}, {}, images={1: {"a": "trials/0/images/a.png"}})

@@ -185,8 +185,8 @@ class Severing(Said):
         self._mirror, self._total = mirror, total
 
     def update(self, record: StudyRecord, *, total: int, force: bool = False) -> None:
-        complete = sum(trial.state == "complete" for trial in record.trials)
-        if force and complete == self._total and self._mirror.is_dir():
+        ended = sum(trial.state in ("complete", "pruned") for trial in record.trials)
+        if force and ended == self._total and self._mirror.is_dir():
             self._mirror.rename(self._mirror.with_name("away"))
             sever(self._mirror)
 
@@ -199,7 +199,7 @@ def test_results_are_written_when_the_mirror_is_away_at_the_end(
     monkeypatch.setattr(MirrorStore.__init__, "__kwdefaults__", {"patience": 0.0})
     spec, view = study(tmp_path), Severing(tmp_path / "mirror", 3)
     record = run(spec, view=view)
-    assert [trial.state for trial in record.trials] == ["complete"] * 3
+    assert {trial.state for trial in record.trials} <= {"complete", "pruned"} and len(record.trials) == 3
     written = {path.name for path in spec.folder.iterdir()}
     assert {"all_trials.csv", "best_params.json", "report.html", "figures"} <= written
     assert any("not everything was brought from the mirror" in line for line in view.lines)

@@ -23,7 +23,7 @@ from trainables import checkpoints
 from trainables.mirror import Mirror
 from trainables.mirror_store import MirrorStore
 from trainables.redaction import redacted
-from tune_lora import exports, mirror_copies, storage_files, store
+from tune_lora import drivers, exports, mirror_copies, storage_files, store
 from tune_lora.errors import InputError, TuneLoraError
 from tune_lora.mirror_driver import Fence
 from tune_lora.records import StudyRecord
@@ -100,11 +100,9 @@ def of(study: optuna.Study, spec: StudySpec) -> Mirror | None:
     """The mirror of a study's trials; None where it has none."""
     if spec.resources.mirror is None:
         return None
-    token = study.user_attrs.get(store.MIRROR)
-    if token is None:  # another study of this name may have left trials there
-        token = secrets.token_hex(8)
-        study.set_user_attr(store.MIRROR, token)
-    return Mirror(spec.resources.mirror, spec.name, str(token))
+    # Another study of this name may have left trials there.
+    token = drivers.agreed(study, store.MIRROR, secrets.token_hex(8))
+    return Mirror(spec.resources.mirror, spec.name, token)
 
 
 def has_checkpoint(spec: StudySpec) -> Callable[[Path], bool]:

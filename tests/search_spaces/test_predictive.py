@@ -324,14 +324,15 @@ def test_what_is_looked_at_of_a_long_study_is_bounded_and_every_configuration_of
     for running in (study.ask(), study.ask()):
         space.suggest(running)
     whole, few = (Past(space, most=most).evidence(study, without=401) for most in (1000, 50))
-    told = observe(study.get_trials(deepcopy=False)[:401], StudyDirection.MINIMIZE, None)
+    trials = study.get_trials(deepcopy=False)
+    told = observe(trials[:401], StudyDirection.MINIMIZE, None)
     assert len(whole.begun) == sum(bool(one.curve) for one in told) + 1
     assert 40 <= len(few.begun) <= 50 + 1
     assert (whole.tried, whole.longest, whole.n_observed, whole.n_scored) == (
         few.tried, few.longest, few.n_observed, few.n_scored
     )  # fmt: skip
     assert (len(few.tried), few.n_observed) == (401, 401)
-    best = max(range(400), key=lambda number: _rank(study.trials[number]))
+    best = max(range(400), key=lambda number: _rank(trials[number]))
     assert {best, 400} <= {seen.number for seen in few.begun}
     assert [seen.number for seen in few.failed] == [seen.number for seen in whole.failed][-50:]
 

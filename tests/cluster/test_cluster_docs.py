@@ -113,6 +113,23 @@ def test_slurms_dashboard_port_is_as_it_says() -> None:
     assert "--dashboard-port=$((port + 10000))" in script
 
 
+TRANSCRIPT = (ROOT / "docs" / "cluster_transcript.md").read_text("utf-8")
+SAID = [line.removeprefix("$ ") for line in TRANSCRIPT.splitlines() if line.startswith("$ tune-lora ")]
+
+
+@pytest.mark.parametrize("line", SAID)
+def test_the_transcripts_commands_are_still_commands(line: str) -> None:
+    test_tune_lora_knows_its_commands(line)
+
+
+def test_the_transcript_is_of_no_machine_and_shows_the_loss() -> None:
+    assert len(SAID) >= 6
+    assert "its worker was lost; it goes on from epoch" in TRANSCRIPT
+    assert not re.search(r"/(work|home|root|tmp/x)", TRANSCRIPT), "a path of somebody's machine"
+    for block in re.findall(r"```bash\n(.*?)```", TRANSCRIPT, re.DOTALL):
+        assert subprocess.run(["bash", "-n", "-c", block], capture_output=True).returncode == 0
+
+
 def test_links_lead_somewhere() -> None:
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if "://" not in link]
     assert links

@@ -49,6 +49,7 @@ class Lab:
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> Lab:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         with contextlib.ExitStack() as opened:
             self.place = Path(tempfile.mkdtemp(prefix="xl", dir="/tmp"))  # short, outside the repository
             opened.callback(shutil.rmtree, self.place, ignore_errors=True)

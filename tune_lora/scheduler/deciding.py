@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_lora.scheduler.reports import Key, Seen, excess_of, is_spared, key_of, read
@@ -58,8 +59,11 @@ class Deciding(FIFOScheduler):
             self._end(key, seen)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:  # noqa: ARG002  # Ray's signature
-        """Its worker was lost for good."""
-        self._forget(key_of(trial))
+        """Its worker was lost. For good, it is forgotten; one that Tune starts again (it is ERROR by then, and not yet
+        where it is given up) stands at the rungs where it stood, since it tells them no second time.
+        """
+        if getattr(trial, "status", None) != Trial.ERROR:
+            self._forget(key_of(trial))
 
     def replay(self, records: Iterable[TrialRecord]) -> None:
         """Takes in an earlier run of the study, so that a continued study prunes as one that never stopped."""

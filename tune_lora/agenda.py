@@ -34,7 +34,7 @@ def settle(
     One with a checkpoint can go on: its number is returned. One without is told as failed by the infrastructure, and so
     comes up in `retries_due`.
     """
-    to_continue = []
+    to_continue: list[int] = []
     for trial in [one for one in live.trials if one.state == TrialState.RUNNING]:
         if len(to_continue) == most:
             break

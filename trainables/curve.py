@@ -58,8 +58,8 @@ class Curve:
         rate = float(context.params["learning_rate"])
         done = _done(context.restore)
         for epoch in range(done + 1, self.horizon(context.params) + 1):
-            time.sleep(self.seconds)
             _trace(context, epoch)
+            time.sleep(self.seconds)
             if rate > self.crash_above:
                 raise RuntimeError("a bug, as it was asked for")
             if rate > self.nan_above and epoch >= 2:
@@ -74,7 +74,7 @@ class Curve:
 
 
 def _trace(context: TrialContext, epoch: int) -> None:
-    """Notes an epoch that was really computed where `TRACE` names a folder, so that repeated ones can be counted."""
+    """Notes an epoch that is begun where `TRACE` names a folder, so that repeated ones can be counted."""
     if folder := os.environ.get(TRACE):
         with (Path(folder) / f"{context.folder.name}.txt").open("a") as stream:
             stream.write(f"{epoch}\n")

@@ -142,12 +142,12 @@ class _Adapter(tune.Trainable):
             except OSError as error:
                 self._raise_where_the_machine_failed(error)
                 raise
-        happened, self._happened = self._happened, []
         if self._known:
             result = self._told_again()
         else:
             with _NOTICE.finishing():
                 result = self._next()
+        happened, self._happened = self._happened, []
         return result | {"happened": happened} if happened else result
 
     def _told_again(self) -> dict[str, Any]:
@@ -180,17 +180,21 @@ class _Adapter(tune.Trainable):
         self._budget = report.budget
         return result
 
-    @staticmethod
-    def _patiently(write: Callable[[], None]) -> None:
+    def _patiently(self, write: Callable[[], None]) -> None:
         """Writes; waits a while for a disk that is full, or a share that does not answer."""
-        give_up = time.monotonic() + PATIENCE_SECONDS
+        begun, said = time.monotonic(), ""
         while True:
             try:
-                return write()
+                write()
+                break
             except Exception as error:
-                if outages.of_storage(error) is None or time.monotonic() > give_up or _NOTICE.asked:
+                said = outages.of_storage(error) or ""
+                if not said or time.monotonic() - begun > PATIENCE_SECONDS or _NOTICE.asked:
                     raise
                 time.sleep(_RETRY_SECONDS)
+        if said:
+            number, waited = self.config["trial"]["number"], time.monotonic() - begun
+            self._happened.append(redacted(f"trial {number}: waited {waited:.0f} s for its disk ({said})"))
 
     def _write(self, report: Report, result: Mapping[str, Any]) -> None:
         number = self._incarnation.number

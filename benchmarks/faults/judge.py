@@ -1,4 +1,4 @@
-"""What a fault has cost a study: read from its store and the epochs that were really computed."""
+"""What a fault has cost a study: read from its store and the epochs that were really begun."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tune_lora.store import StudyRecord, TrialRecord
 @dataclass(frozen=True)
 class Verdict:
     """`lost`, `doubled` and `hung` are lines, each one thing that must not be; `repeated` is the most epochs of one
-    trial that were computed again."""
+    trial that were begun again."""
 
     lost: tuple[str, ...]
     doubled: tuple[str, ...]
@@ -44,7 +44,7 @@ def judge(before: Sequence[TrialRecord], after: StudyRecord, traces: Path, total
 
 
 def repeated(traces: Path) -> int:
-    """The most epochs of one trial that were computed more than once, counted as often as they were."""
+    """The most epochs of one trial that were begun more than once, counted as often as they were."""
     epochs = [Counter(path.read_text().split()) for path in traces.glob("*.txt")]
     return max((sum(count - 1 for count in one.values()) for one in epochs), default=0)
 

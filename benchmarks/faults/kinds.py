@@ -72,7 +72,9 @@ def disk_full(run: Run, random: Random) -> None:
             with contextlib.suppress(_Full):
                 while True:
                     _write(stream.fileno(), size)
-    time.sleep(random.uniform(0.5, 5))
+    time.sleep(
+        random.choice((random.uniform(0.5, 5), random.uniform(12, 20)))
+    )  # shorter and longer than it is waited for
     filler.unlink()
 
 
@@ -104,7 +106,7 @@ FAULTS: dict[str, Fault] = {
     "sigterm": sigterm,
 }
 REPEATED_AT_MOST = {"checkpoint_corrupted": 2}
-"""Epochs of one trial that may be computed again; one where nothing is said."""
+"""Epochs of one trial that may be begun again; one where nothing is said."""
 
 _SERVER = """
 import http.server

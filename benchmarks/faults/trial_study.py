@@ -86,11 +86,11 @@ class Run:
         return self.process
 
     def epochs(self) -> int:
-        """How many have been computed so far."""
+        """How many have been begun so far."""
         return sum(len(path.read_text().splitlines()) for path in self.traces.glob("*.txt"))
 
     def wait_for(self, epochs: int) -> None:
-        """Until so many have been computed, or the study has ended before."""
+        """Until so many have been begun, or the study has ended before."""
         wait_until(lambda: self.epochs() >= epochs or self.driver.poll() is not None, f"{epochs} epochs")
 
     def finish(self, deadline: float, has_all: Callable[[], bool]) -> bool:

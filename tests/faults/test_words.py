@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import optuna
 import pytest
 
-from trainables import incarnations, outages
+from trainables import checkpoints, incarnations, outages
+from trainables.curve import Curve
+from trainables.ray_adapter import trainable_for
 from tune_lora import incidents, recoveries, store
 
 RAY_DIED = "Failure # 1 (occurred at 2026-11-21_18-01-02)\nThe actor {}\n\tclass_name: Curve\n\tnamespace: 1\n"
@@ -84,6 +87,27 @@ def test_a_full_disk_is_found_by_trying(small_disk: Path) -> None:
         (small_disk / "filler").write_bytes(b"\0" * 2**20)
     assert outages.of_folder(small_disk) == "No space left on device"
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+def test_a_trial_waits_for_a_disk_that_is_full_and_says_so(small_disk: Path) -> None:
+    config = {
+        "params": {"learning_rate": 1e-3, "max_train_epochs": 3},
+        "trial": {"number": 2, "folder": str(small_disk)},
+    }
+    trial = trainable_for(Curve(), "score", threads=1)(config)
+    trial.train()
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(b"\0" * 2**20)
+    threading.Timer(1.5, filler.unlink).start()
+    result = trial.train()
+    assert result["budget"] == 2 and "cause" not in result
+    (line,) = result["happened"]
+    assert line.startswith("trial 2: waited ") and "for its disk (No space left on device" in line
+    assert "happened" not in trial.train()
+    found, damaged = checkpoints.restorable(small_disk)
+    assert found is not None and found.budget == 3 and not damaged
+    assert [one["budget"] for one in incarnations.reported(small_disk, found)] == [1, 2, 3]
 
 
 def test_incidents_are_kept_one_by_one_in_order_without_secrets(tmp_path: Path) -> None:

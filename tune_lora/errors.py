@@ -63,10 +63,10 @@ def _is_shown(character: str) -> bool:
     return character not in _TURNING and unicodedata.category(character) not in _OBEYED
 
 
-def nearest(got: str, available: Iterable[str]) -> str:
+def nearest(got: str, available: Iterable[object]) -> str:
     """A hint such as ``did you mean 'epochs'? (available: epochs, seed)``, empty where nothing is available. Of a long
     list the beginning is told, and how many more there are."""
-    names = sorted(available)
+    names = sorted(map(str, available))  # YAML's names may be numbers
     if not names:
         return ""
     close = get_close_matches(got[:LONGEST], names, n=1, cutoff=0.6)

@@ -56,3 +56,4 @@ def test_of_a_long_list_the_number_is_told():
     assert told.startswith("did you mean 'setting_7'? (available: setting_0, setting_1, ")
     assert told.endswith(", and 75 more)")
     assert nearest("a", ["b", "c"]) == "(available: b, c)"
+    assert nearest("a", ["b", 7, True]) == "(available: 7, True, b)"  # YAML has names that are no words

@@ -105,7 +105,7 @@ def test_a_finished_study_is_extended_and_nothing_is_told_twice(there: Cluster, 
 @pytest.mark.slow
 def test_it_is_refused_while_it_runs_stopped_in_the_middle_and_continued(there: Cluster, tmp_path: Path) -> None:
     # Long enough to be in the middle still after two more commands, on a busy machine too.
-    file = written(tmp_path, curve={"seconds": 3.0}, budget={"n_trials": 8, "plateau": None})
+    file = written(tmp_path, curve={"seconds": 6.0}, budget={"n_trials": 8, "plateau": None})
     asked = ("submit", str(file), "--address", there.address)
     first = there.run(*asked, "--no-follow")
     assert first.returncode == 0, first.stderr

@@ -60,7 +60,7 @@ def network_cut(run: Run, random: Random) -> None:
     """The cable of a node that trains is pulled; after some seconds it is back, and the node with it."""
     node = _training_node(run.cluster, random)
     node.machine.cut()
-    time.sleep(random.uniform(1, 8))
+    time.sleep(random.uniform(3, 15))  # it is given up after about 5
     node.machine.join()
 
 

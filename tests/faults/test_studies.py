@@ -25,7 +25,7 @@ from tune_lora import spec as specs
 from tune_lora.errors import StudyError
 
 TUNE_LORA = str(Path(sys.executable).with_name("tune-lora"))
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 600
 
 
 def mapping(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Postgres:
                 _unprivileged(
                     [
                         *(_program("postgres"), "-D", str(self.folder), "-p", str(self.port), "-h", "127.0.0.1"),
-                        *("-k", str(self.folder), "-c", "fsync=off", "-c", "max_connections=40"),
+                        *("-k", str(self.folder), "-c", "fsync=off", "-c", "max_connections=300"),
                     ]
                 ),
                 stdout=log,

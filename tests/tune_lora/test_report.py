@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
+import json
 import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from trainables.protocol import Cause
 from tune_lora import figures, report
-from tune_lora.report._pictures import FIGURE, THUMBNAIL, data_uri
+from tune_lora.report._data import as_json, data
+from tune_lora.report._page import programs
+from tune_lora.report._pictures import FIGURE, THUMBNAIL, Picture, embedded
+from tune_lora.report._thumbnails import thumbnails
 from tune_lora.store import StudyRecord, TrialRecord
 
 EVIL = """<script>alert("x")</script>'" onload='alert(1)'><img src=https://evil.example/x.png>{{ 7 * 7 }}"""
 
 
+def without_programs(html: str) -> str:
+    """The page without the scripts that are ours, each of them once, and without its data."""
+    ours = programs()
+    for script in (ours.first, ours.library, ours.own):
+        assert html.count(f"<script>{script}</script>") == 1
+        html = html.replace(f"<script>{script}</script>", "")
+    before, _, rest = html.partition('<script type="application/json" id="data">')
+    assert rest.count("</script>") == 1, "nothing in the data ends its element"
+    return before + rest.partition("</script>")[2]
+
+
 class Page(HTMLParser):
-    """Tags with their attributes, and the text between them."""
+    """Tags with their attributes, and the text between them, as a reader without JavaScript has them."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
+        html = without_programs(html) if "</html>" in html else html
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.feed(html)
@@ -66,9 +86,18 @@ def test_it_needs_no_network_and_runs_nothing(html: str, page: Page) -> None:
     assert page.sources
     assert all(source.startswith("data:image/webp;base64,") for source in page.sources)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    assert "http://" not in html
-    assert "https://" not in html
-    assert "url(" not in html
+    plain = without_programs(html)
+    assert "http://" not in plain
+    assert "https://" not in plain
+    assert "url(" not in plain
+
+
+def test_only_our_programs_may_run(page: Page) -> None:
+    policies = [tag["content"] or "" for _, tag in page.tags if tag.get("http-equiv") == "Content-Security-Policy"]
+    rules = dict(rule.split(" ", 1) for rule in policies[0].split("; "))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data: blob:"
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in vars(programs()).values()]
+    assert rules["script-src"] == " ".join(f"'sha256-{one}'" for one in hashes) and len(hashes) == 3
 
 
 def test_embedded_images_are_real_and_bounded(html: str, page: Page) -> None:
@@ -81,6 +110,53 @@ def test_embedded_images_are_real_and_bounded(html: str, page: Page) -> None:
     assert len(sizes) - len(small) == len(figures.KINDS)
     assert len(small) == 2 * 4 + report.TOP_WITH_IMAGES * 4, "base and winner, then the top trials"
     assert len(html) < 3_000_000
+
+
+def test_data_is_the_study_and_nothing_that_html_reads(html: str, example: Any) -> None:
+    text = html.partition('<script type="application/json" id="data">')[2].partition("</script>")[0]
+    assert not set("<>&\u2028\u2029") & set(text)
+    found = json.loads(text)
+    assert [one["n"] for one in found["trials"]] == [one.number for one in example.record.trials]
+    assert found["winner"] == example.record.best.number
+    assert found["ranked"] == [one.number for one in example.record.ranked()]
+    by_number = {one["n"]: one for one in found["trials"]}
+    for trial in example.record.trials:
+        assert by_number[trial.number]["curve"]["x"] == sorted(trial.curve)
+        assert set(by_number[trial.number]["params"]) == set(example.record.tried(trial))
+        assert by_number[trial.number]["values"] == [trial.value and pytest.approx(trial.value, rel=1e-5)]
+
+
+def test_numbers_that_json_does_not_have_are_gaps(tmp_path: Path) -> None:
+    trial = TrialRecord(0, "complete", 0.5, {"a": float("inf")}, {"a": float("inf")}, metrics={"b": float("nan")})
+    found = data(StudyRecord("s", "minimize", (trial,)), tmp_path)
+    assert found["trials"][0]["params"] == {"a": None} and found["trials"][0]["metrics"] == {"b": None}
+    json.loads(as_json(found))
+
+
+@given(st.text())
+def test_no_text_leaves_the_data(text: str) -> None:
+    written = as_json({text: [text]})
+    assert json.loads(written) == {text: [text]}
+    assert written.isascii() and not set("<>&") & set(written)
+
+
+def test_thumbnails_keep_to_their_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0)
+    trials = []
+    for number in range(20):
+        paths = {}
+        for budget in (1, 2, 3):
+            paths[budget] = {"all": f"{number}-{budget}.png"}
+            pixels = noise.integers(0, 255, (300, 300, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / paths[budget]["all"])
+        trials.append(TrialRecord(number, "complete", 0.1 * number, {}, {}, images=paths))
+    record = StudyRecord("s", "minimize", tuple(trials))
+    whole = thumbnails(record, tmp_path)
+    assert len(whole) == 20 and len(whole[0]) == 3 and len(whole[19]) == 1
+    monkeypatch.setattr("tune_lora.report._thumbnails.BYTES", 400_000)
+    some = thumbnails(record, tmp_path)
+    assert 0 < len(some) < 20 and list(some) == list(range(len(some))), "the best come first"
+    assert sum(len(one["uri"]) for row in some.values() for one in row) <= 400_000
 
 
 def test_light_and_dark(html: str) -> None:
@@ -158,7 +234,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     html = report.render(record, tmp_path)
     page = Page(html)
     assert {tag for tag, _ in page.tags} >= {"html", "table"}
-    assert "script" not in {tag for tag, _ in page.tags}
+    assert "script" not in {tag for tag, _ in page.tags}, "those that are ours are taken out"
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.sources == []
     assert "{{ 7 * 7 }}" in page.text
@@ -180,7 +256,7 @@ def test_images_outside_the_folder_are_not_embedded(tmp_path: Path) -> None:
 def test_a_broken_image_is_a_gap(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
     path.write_bytes(content)
-    assert data_uri(path, 64) == ""
+    assert embedded(path, "eyes", 64) == Picture("eyes")
 
 
 def test_a_study_without_trials_still_has_a_report(tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from tune_lora import atomic, baseline, wording
+from tune_lora import analysis, atomic, baseline, shares, verify_words, wording
 from tune_lora.records import pareto
+from tune_lora.report import _words
+from tune_lora.report._data import as_json, data
+from tune_lora.report._page import programs
 from tune_lora.report._past import past_trials, reasons
-from tune_lora.report._pictures import base_beside_best, embedded, figures, top_galleries
+from tune_lora.report._pictures import base_beside_best, figure, figures, top_galleries
 from tune_lora.store import StudyRecord, TrialRecord
 
-__all__ = ["embedded", "render", "write"]
+__all__ = ["figure", "render", "write"]
 
 TOP_WITH_IMAGES = 5
 """Trials whose images are embedded: a report stays a few megabytes however long the study."""
@@ -26,7 +29,8 @@ def write(record: StudyRecord, folder: Path) -> Path:
 
 
 def render(record: StudyRecord, folder: Path) -> str:
-    """The report as HTML.
+    """The report as HTML: what it says is in it as text, and its programs draw figures and the table of trials from the
+    same data; without them it shows a plain table and the pictures of `tune_lora.figures`.
 
     Args:
         record: the study.
@@ -44,8 +48,9 @@ def render(record: StudyRecord, folder: Path) -> str:
 
 
 def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
-    best = record.best
+    best = record.winner
     shared, gains = wording.shared_settings(record), baseline.improvements(record)
+    found = _words.findings(record)
     leading = {trial.number for trial in pareto(record)}
     return {
         "record": record,
@@ -67,7 +72,7 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "ends": _ends(record, best, shared, gains),
         "goals": [f"{one.name}, {one.direction}d" for one in record.objectives],
         "trade": wording.trade(record),
-        "result": wording.result(record, best) if best else "",
+        "result": _result(record),
         "shared": shared,
         "failures": wording.failures_by_cause(record),
         "rejections": _rejections(record),
@@ -78,7 +83,21 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "not_verified": wording.NOT_VERIFIED if best is not None and not record.is_verified else "",
         "targets": record.calibration.get("targets", {}),
         "number": wording.number,
+        "findings": [(analysis.KIND_WORDS[one.kind], one, one.advice_for(str(folder))) for one in found],
+        "success": _words.success(record),
+        "again": _words.again(record, str(folder)),
+        "liked": _words.liked(record),
+        "json": as_json(data(record, folder, found)),
+        "programs": programs(),
     }
+
+
+def _result(record: StudyRecord) -> str:
+    """What the winner is worth, as it was measured last; with several objectives its value in each."""
+    winner = record.winner
+    if winner is None or record.has_several:
+        return "" if winner is None else wording.result(record, winner)
+    return wording.number(record.winner_value)
 
 
 def _facts(record: StudyRecord) -> list[tuple[str, str]]:
@@ -86,12 +105,14 @@ def _facts(record: StudyRecord) -> list[tuple[str, str]]:
     facts = [
         ("Trials", wording.counts_line(record)),
         ("Goal", wording.goal(record)),
-        ("Training time", f"{wording.duration(seconds)} over all trials"),
+        (shares.time_name(record).capitalize(), f"{wording.duration(seconds)} over all trials"),
         ("Why it stopped", record.stop_reason or "it has not stopped, or was interrupted"),
     ]
-    told = [text for text in (wording.improvement(record), wording.over_baseline(record, record.best)) if text]
+    told = [text for text in (wording.improvement(record), wording.over_baseline(record, record.winner)) if text]
     if told:
         facts.insert(1, ("Best", "; ".join(told)))
+    facts += [("Verified", sure)] if (sure := verify_words.note(record)) else []
+    facts += [("Times", share)] if (share := shares.note(record).removeprefix("times are ")) else []
     facts += [("Data", str(note)) for note in record.calibration.get("data", ())]
     return facts
 
@@ -107,7 +128,7 @@ def _row(
         "number": trial.number,
         "state": trial.state,
         "why": ": ".join(part for part in (wording.cause(trial), trial.message) if part),
-        "values": _values(record, trial),
+        "values": wording.values(record, trial),
         "gain": wording.percent(gains.get(trial.number)),
         "budget": trial.last_budget,
         "seconds": wording.duration(trial.seconds),
@@ -130,12 +151,6 @@ def _ends(
         for name, trials in ends.items()
         if trials
     ]
-
-
-def _values(record: StudyRecord, trial: TrialRecord) -> list[str]:
-    if not record.has_several:
-        return [wording.number(trial.value)]
-    return [wording.number(value) for value in trial.values or (None,) * len(record.objectives)]
 
 
 def _rejections(record: StudyRecord) -> list[tuple[str, int, str]]:

@@ -21,14 +21,21 @@ FIGURE = 1600
 """Longest side of an embedded figure, pixels."""
 PER_TRIAL = 8
 """Images shown of one trial: one evaluation's."""
+_REAL = "reference"
+"""What a trainer calls its sheet of real images, beside those of the untrained base."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a data URI with its caption; `uri` is empty where the file is missing or broken."""
+    """An image as a data URI with its caption; `uri` is empty where the file is missing or broken.
+
+    `width` and `height` in pixels keep its place in the page free until it is shown, so that nothing below it moves.
+    """
 
     label: str
-    uri: str
+    uri: str = ""
+    width: int = 0
+    height: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,22 +47,23 @@ class Gallery:
     pictures: tuple[Picture, ...]
 
 
-def data_uri(path: Path, longest: int, *, lossless: bool = False) -> str:
-    """An image file as a WebP data URI, no side longer than `longest`; empty where it cannot be read."""
+def embedded(path: Path, label: str, longest: int, *, lossless: bool = False, quality: int = 85) -> Picture:
+    """An image file as WebP, no side longer than `longest`."""
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises on broken files
-        return ""
+        return Picture(label)
     image.thumbnail((longest, longest))
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=85, lossless=lossless)
-    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    image.save(buffer, "WEBP", quality=quality, lossless=lossless)
+    text = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Picture(label, f"data:image/webp;base64,{text}", *image.size)
 
 
-def embedded(path: Path, label: str) -> Picture:
+def figure(path: Path, label: str) -> Picture:
     """One figure, to be shown as it is."""
-    return Picture(label, data_uri(path, FIGURE, lossless=True))
+    return embedded(path, label, FIGURE, lossless=True)
 
 
 def figures(folder: Path) -> list[Picture]:
@@ -67,9 +75,7 @@ def figures(folder: Path) -> list[Picture]:
         return usual.get(path.name.partition(".")[0], len(usual)), path.name
 
     paths = sorted(folder.glob("*.png"), key=place)
-    return [
-        Picture(path.stem.replace("_", " ").replace(".", ": "), data_uri(path, FIGURE, lossless=True)) for path in paths
-    ]
+    return [figure(path, path.stem.replace("_", " ").replace(".", ": ")) for path in paths]
 
 
 def top_galleries(record: StudyRecord, folder: Path, n: int) -> list[Gallery]:
@@ -82,18 +88,21 @@ def top_galleries(record: StudyRecord, folder: Path, n: int) -> list[Gallery]:
 
 
 def base_beside_best(record: StudyRecord, folder: Path) -> list[Gallery]:
-    """The untrained base's images and the winner's, in the same order where their labels agree; empty without both."""
-    best = record.best
+    """The untrained base's images, the winner's and real ones, in the same order where labels agree; empty without the
+    first two."""
+    best = record.winner
     if best is None or not best.images or not record.base_images:
         return []
     winners = best.images[max(best.images)]
     shared = [label for label in winners if label in record.base_images]
-    order = shared or list(winners)
-    base = {label: record.base_images[label] for label in shared} or record.base_images
-    return [
+    real = {} if shared else {k: path for k, path in record.base_images.items() if k == _REAL}
+    base = {label: record.base_images[label] for label in shared or record.base_images if label not in real}
+    winning = {label: winners[label] for label in shared or winners}
+    galleries = [
         Gallery("Untrained base", None, _pictures(base, folder)),
-        Gallery(f"Winner, trial {best.number}", best.number, _pictures({k: winners[k] for k in order}, folder)),
+        Gallery(f"Winner, trial {best.number}", best.number, _pictures(winning, folder)),
     ]
+    return [*galleries, Gallery("Held-out images", None, _pictures(real, folder))] if real else galleries
 
 
 def _newest(trial: TrialRecord, folder: Path) -> tuple[Picture, ...]:
@@ -102,10 +111,11 @@ def _newest(trial: TrialRecord, folder: Path) -> tuple[Picture, ...]:
 
 def _pictures(paths: Mapping[str, str], folder: Path) -> tuple[Picture, ...]:
     some = list(paths.items())[:PER_TRIAL]
-    return tuple(Picture(label, _inside(folder, relative)) for label, relative in some)
+    return tuple(of_study(folder, relative, label, THUMBNAIL) for label, relative in some)
 
 
-def _inside(folder: Path, relative: str) -> str:
-    # Paths come out of a database that anyone may have written: nothing outside the study's folder is embedded.
+def of_study(folder: Path, relative: str, label: str, longest: int, quality: int = 85) -> Picture:
+    """An image that a study's record names, shrunk; a gap where it lies outside the study's folder."""
+    # Paths come out of a database that anyone may have written.
     path = inside(folder, relative)
-    return data_uri(path, THUMBNAIL) if path is not None else ""
+    return Picture(label) if path is None else embedded(path, label, longest, quality=quality)

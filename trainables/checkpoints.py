@@ -105,6 +105,11 @@ def note(trial_folder: Path) -> str:
     return f"; the last good checkpoint is {found.relative_to(trial_folder)}" if found is not None else ""
 
 
+def begins(found: Checkpoint | None, unit: str) -> str:
+    """Where a trial goes on that found this checkpoint, in words; `unit` is what its budget counts."""
+    return "the beginning" if found is None else f"{unit} {found.budget}"
+
+
 def budget_of(checkpoint: Path) -> int:
     """The budget that a checkpoint folder stands at."""
     return int(checkpoint.name)

@@ -12,9 +12,11 @@ import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from trainables.protocol import Cause, Params, Report, TrialContext, TrialFailure
+from trainables.protocol import Cause, Params, Report, Stepped, TrialContext, TrialFailure
 from trainables.rules import mistakes, number, whole
+from tune_lora.errors import InputErrors
 
 METRICS = ("score", "val_loss", "cost")
 """What each report holds."""
@@ -55,22 +57,95 @@ class Curve:
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """One Report an epoch, each with the score."""
-        rate = float(context.params["learning_rate"])
-        done = _done(context.restore)
-        for epoch in range(done + 1, self.horizon(context.params) + 1):
+        for epoch in range(_done(context.restore) + 1, self.horizon(context.params) + 1):
             _trace(context, epoch)
             time.sleep(self.seconds)
-            if rate > self.crash_above:
-                raise RuntimeError("a bug, as it was asked for")
-            if rate > self.nan_above and epoch >= 2:
-                raise TrialFailure(Cause.NAN_LOSS, f"loss is nan at epoch {epoch}")
-            distance = math.log10(rate / self.best_rate)
-            noise = random.Random(f"{context.seed}:{epoch}").gauss(0, self.noise)
-            rank = context.params.get("network_dim")
-            score = 0.1 + distance**2 + math.exp(-epoch / 3) + (0.5 / rank if rank else 0) + noise
-            metrics = {"score": score, "val_loss": score, "cost": epoch * (rank or RANK) / RANK}
-            final = epoch == self.horizon(context.params)
-            yield Report(epoch, metrics, functools.partial(_write, epoch=epoch), final=final)
+            yield self.report(context, epoch)
+
+    def report(self, context: TrialContext, epoch: int) -> Report:
+        """What a trial says at an epoch.
+
+        Raises:
+            TrialFailure: its loss is NaN.
+        """
+        rate = float(context.params["learning_rate"])
+        if rate > self.crash_above:
+            raise RuntimeError("a bug, as it was asked for")
+        if rate > self.nan_above and epoch >= 2:
+            raise TrialFailure(Cause.NAN_LOSS, f"loss is nan at epoch {epoch}")
+        distance = math.log10(rate / self.best_rate)
+        noise = random.Random(f"{context.seed}:{epoch}").gauss(0, self.noise)
+        rank = context.params.get("network_dim")
+        score = 0.1 + distance**2 + math.exp(-epoch / 3) + (0.5 / rank if rank else 0) + noise
+        metrics = {"score": score, "val_loss": score, "cost": epoch * (rank or RANK) / RANK}
+        final = epoch == self.horizon(context.params)
+        return Report(epoch, metrics, functools.partial(_write, epoch=epoch), final=final)
+
+    def pack(self, context: TrialContext) -> CurvePack:
+        """Room for several curves; those with another ``precision`` than the first find none."""
+        return CurvePack(self, context)
+
+
+class CurvePack:
+    """Curves that are drawn side by side, an epoch a step. A step sleeps the seconds of one epoch, however many are
+    drawn: it is the packing that pays."""
+
+    def __init__(self, trainer: Curve, context: TrialContext) -> None:
+        self._trainer, self._precision = trainer, context.params.get("precision", "fp32")
+        self._seated: dict[int, list[Any]] = {}
+        self._next = 0
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Who is seated."""
+        return tuple(self._seated)
+
+    def differences(self, context: TrialContext) -> list[str]:
+        """A line where the precision is another."""
+        got = context.params.get("precision", "fp32")
+        return [] if got == self._precision else [f"precision: got {got}; must be {self._precision}"]
+
+    def weight(self, context: TrialContext) -> float:
+        """Its rank."""
+        return float(context.params.get("network_dim", RANK))
+
+    def join(self, context: TrialContext) -> int:
+        """Seats a curve."""
+        if found := self.differences(context):
+            raise InputErrors(found)
+        slot, self._next = self._next, self._next + 1
+        self._seated[slot] = [context, _done(context.restore)]
+        return slot
+
+    def step(self, resting: frozenset[int] = frozenset()) -> Stepped:
+        """An epoch of all that are not complete."""
+        stepped = Stepped()
+        drawn = [slot for slot in self._seated if slot not in resting and not self._is_complete(slot)]
+        time.sleep(self._trainer.seconds)
+        for slot in drawn:
+            context, epoch = self._seated[slot][0], self._seated[slot][1] + 1
+            _trace(context, epoch)
+            stepped.seconds[slot] = self._trainer.seconds / len(drawn)
+            try:
+                stepped.reports[slot] = self._trainer.report(context, epoch)
+            except TrialFailure as failure:
+                stepped.failures[slot] = failure
+                self.leave(slot)
+                continue
+            self._seated[slot][1] = epoch
+        return stepped
+
+    def _is_complete(self, slot: int) -> bool:
+        context, epoch = self._seated[slot]
+        return bool(epoch >= self._trainer.horizon(context.params))
+
+    def leave(self, slot: int) -> None:
+        """Takes a curve out."""
+        del self._seated[slot]
+
+    def close(self) -> None:
+        """Takes all of them out."""
+        self._seated.clear()
 
 
 def _trace(context: TrialContext, epoch: int) -> None:

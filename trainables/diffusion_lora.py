@@ -6,15 +6,20 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables import demos, rules
 from trainables.fingerprints import fingerprint
 from trainables.lora import dataset as datasets
 from trainables.lora.paths import prediction_of, resolve_base, zero_terminal_mistake
 from trainables.lora.settings import IMAGE_RULES
+from trainables.preference import Preference
 from trainables.protocol import Params, Report, TrialContext
 from tune_lora.errors import InputError
+
+if TYPE_CHECKING:
+    from trainables.lora.course import Course
+    from trainables.lora.pack import Pack
 
 REQUIRED = ("network_dim", "network_alpha", "learning_rate", "max_train_epochs")
 METRICS = (
@@ -23,6 +28,8 @@ METRICS = (
     "learning_rate",
 )  # fmt: skip
 """What the last report of a trial holds."""
+REJUDGED = tuple(name for name in METRICS if name not in ("val_loss", "train_loss", "learning_rate"))
+"""What new images of a finished LoRA measure again."""
 SPLIT_SEED = 0
 
 
@@ -32,8 +39,8 @@ class ImageEvaluation:
 
     `prompts` are filled up (cycled) or cut to `n_images`; without any, captions of held-out images serve. `steps` and
     `guidance` are the sampler's. `targets` is ``reference`` (calibrated on the user's images), ``spec`` (the user's
-    numbers), or numbers by name; `weights` are the score's. `clip` and `lpips` are paths of real weights; without
-    them the usual caches are searched.
+    numbers), or numbers by name; `weights` are the score's, `preference` is what people were found to like. `clip` and
+    `lpips` are paths of real weights; without them the usual caches are searched.
     """
 
     prompts: tuple[str, ...] = ()
@@ -45,6 +52,7 @@ class ImageEvaluation:
     weights: Mapping[str, float] = field(default_factory=dict)
     clip: str | None = None
     lpips: str | None = None
+    preference: Preference | None = None
 
 
 @dataclass(frozen=True)
@@ -106,11 +114,37 @@ class DiffusionLora:
 
         with out_of_memory_is_a_cause():
             task = ImageTask(self, session_for(self, context), context)
-            course = trial.Course(self.horizon(context.params), self.budget_unit, 1, self.trial_timeout_seconds)
             try:
-                yield from trial.run(task, task.engine, context, course)
+                yield from trial.run(task, task.engine, context, self.course(context.params))
             finally:
                 task.close()
+
+    def course(self, params: Params) -> Course:
+        """How far a trial goes: it speaks at every epoch."""
+        from trainables.lora.course import Course
+
+        return Course(self.horizon(params), self.budget_unit, 1, self.trial_timeout_seconds)
+
+    def pack(self, context: TrialContext) -> Pack:
+        """Room for several trials on one base, the context's; nobody is seated yet."""
+        from trainables.lora.image_ground import ImageGround
+        from trainables.lora.pack import Pack
+
+        return Pack(ImageGround(self, context))
+
+    @property
+    def rejudged(self) -> tuple[str, ...]:
+        """Metrics that `rejudge` measures."""
+        return REJUDGED
+
+    def rejudge(self, made: Path | None, context: TrialContext) -> dict[str, float]:
+        """Judges the LoRA in a trial's folder, or the base alone, by prompts and noise that no trial was judged by; see
+        `trainables.lora.rejudging`."""
+        from trainables.lora.rejudging import rejudged
+        from trainables.lora.safety import out_of_memory_is_a_cause
+
+        with out_of_memory_is_a_cause():
+            return rejudged(self, made, context)
 
     def prepare(self, context: TrialContext) -> dict[str, Any]:
         """What is done once per study: fills the caches, calibrates the targets, judges the untrained base.

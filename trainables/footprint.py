@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
 
+from trainables import gpu_memory, high_water
 from trainables.protocol import Trainer, TrialContext
-
-_KIB = 1024
 
 
 @dataclass(frozen=True)
@@ -29,24 +26,7 @@ def measure(trainer: Trainer, context: TrialContext) -> Peak:
     reports = trainer.run(context)
     try:
         next(reports, None)
-        gpu, device = _of_gpu()
+        gpu, device = gpu_memory.peak(), gpu_memory.whole()
     finally:
         reports.close()
-    return Peak(_of_process(), gpu, device)
-
-
-def _of_process() -> int:
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return used if sys.platform == "darwin" else used * _KIB
-
-
-def _of_gpu() -> tuple[int, int]:
-    if "torch" not in sys.modules:  # a trainer without it uses no GPU that could be measured here
-        return 0, 0
-    import torch
-
-    if not torch.cuda.is_available() or not torch.cuda.is_initialized():
-        return 0, 0
-    free, whole = torch.cuda.mem_get_info()
-    beside = max(0, whole - free - torch.cuda.memory_reserved())
-    return int(torch.cuda.max_memory_reserved() + beside), int(whole)
+    return Peak(high_water.of_life(), gpu, device)

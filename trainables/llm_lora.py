@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainables import demos
 from trainables.fingerprints import fingerprint
@@ -15,6 +15,10 @@ from trainables.lora.settings import ENGINE_RULES, KIND_RULES
 from trainables.lora.text.settings import QUANTIZATIONS, TextSettings
 from trainables.protocol import Params, Report, TrialContext
 from trainables.rules import SHARE, Rule, is_known, mistakes, number, one_of, whole
+
+if TYPE_CHECKING:
+    from trainables.lora.course import Course
+    from trainables.lora.pack import Pack
 
 REQUIRED = ("lora_rank", "lora_alpha", "learning_rate")
 RULES: Mapping[str, Rule] = {
@@ -149,12 +153,24 @@ class LlmLora:
 
         with out_of_memory_is_a_cause():
             task = TextTask(self, session_for(self, context, context.params), context)
-            horizon, every = self.course_of(context.params)
-            course = trial.Course(horizon, self.budget_unit, every, self.trial_timeout_seconds)
             try:
-                yield from trial.run(task, task.engine, context, course)
+                yield from trial.run(task, task.engine, context, self.course(context.params))
             finally:
                 task.close()
+
+    def course(self, params: Params) -> Course:
+        """How far a trial goes, and when it speaks."""
+        from trainables.lora.course import Course
+
+        horizon, every = self.course_of(params)
+        return Course(horizon, self.budget_unit, every, self.trial_timeout_seconds)
+
+    def pack(self, context: TrialContext) -> Pack:
+        """Room for several trials on one base, the context's; nobody is seated yet."""
+        from trainables.lora.pack import Pack
+        from trainables.lora.text.ground import TextGround
+
+        return Pack(TextGround(self, context))
 
     def prepare(self, context: TrialContext) -> dict[str, Any]:
         """What is done once per study: fills the caches, judges the untrained base, says what became of the data.

@@ -20,7 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from trainables.protocol import Cause, Params, Report, Trainer, TrialContext, TrialFailure
+from trainables.protocol import Cause, Report, Trainer, TrialContext, TrialFailure
+from trainables.wrapped import Wrapped
 
 PATIENCE_SECONDS = 10.0
 """How long a process has to say why it ended."""
@@ -31,24 +32,10 @@ _group: _Group | None = None
 
 
 @dataclass(frozen=True)
-class DataParallel:
+class DataParallel(Wrapped):
     """A trainer whose trials are trained by `processes` processes together, each with a device of its own."""
 
-    trainer: Trainer
     processes: int
-
-    @property
-    def budget_unit(self) -> str:
-        """That of the trainer."""
-        return self.trainer.budget_unit
-
-    def horizon(self, params: Params) -> int:
-        """That of the trainer."""
-        return self.trainer.horizon(params)
-
-    def check(self, params: Params) -> list[str]:
-        """What the trainer says."""
-        return self.trainer.check(params)
 
     def run(self, context: TrialContext) -> Generator[Report, None, None]:
         """Reports of the first process; the others follow it step by step.

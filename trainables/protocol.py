@@ -64,7 +64,9 @@ class Report:
     `budget` counts what has been spent (epochs, steps or folds; 1 is the first report). `metrics` holds finite
     floats; a metric that was not measured at this point is absent, never NaN. `save` writes all that is needed to
     continue from here into an existing folder (None: this trainer cannot be continued). `images` are files worth
-    looking at, by label. `final` marks the last report: the trial is complete.
+    looking at, by label. `final` marks the last report: the trial is complete. `seconds` is the time of the device
+    that went into this report, where that is another than the time that passed. `happened` are lines about
+    what befell the trial on the way, and is no fault of its own.
     """
 
     budget: int
@@ -72,6 +74,8 @@ class Report:
     save: Callable[[Path], None] | None = None
     images: Mapping[str, Path] = field(default_factory=dict)
     final: bool = False
+    seconds: float | None = None
+    happened: Sequence[str] = ()
 
 
 class Collective(Protocol):
@@ -107,6 +111,60 @@ class TrialContext:
     threads: int = 1
     shared: dict[str, Any] = field(default_factory=dict)
     group: Collective | None = None
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What a step of a pack brought, by slot: the losses of its micro-batches, reports that were due, ends, and the
+    seconds of the device that each slot took of the step, its report included."""
+
+    losses: dict[int, float] = field(default_factory=dict)
+    reports: dict[int, Report] = field(default_factory=dict)
+    failures: dict[int, TrialFailure] = field(default_factory=dict)
+    seconds: dict[int, float] = field(default_factory=dict)
+
+
+class Pack(Protocol):
+    """Trials that train together on one base: they join, step and leave in any order."""
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Who is seated."""
+        ...
+
+    def differences(self, context: TrialContext) -> list[str]:
+        """Why a trial cannot join, one line each; empty where it can."""
+        ...
+
+    def weight(self, context: TrialContext) -> float:
+        """What a micro-batch of a trial costs beside another's: only proportions count."""
+        ...
+
+    def join(self, context: TrialContext) -> int:
+        """Seats a trial, which begins with the next step, or goes on from its context's checkpoint; returns its slot.
+
+        Raises:
+            InputErrors: it cannot share this base; every reason.
+            TrialFailure: it cannot be trained.
+        """
+        ...
+
+    def step(self, resting: frozenset[int] = frozenset()) -> Stepped:
+        """One micro-batch of every trial that is neither complete nor `resting`. A trial that fails is no longer
+        seated.
+
+        Raises:
+            TrialFailure: something befell the pack as a whole, such as a lack of memory; it is to be closed.
+        """
+        ...
+
+    def leave(self, slot: int) -> None:
+        """Takes a trial out; the others notice nothing."""
+        ...
+
+    def close(self) -> None:
+        """Takes everybody out."""
+        ...
 
 
 class Trainer(Protocol):
@@ -148,4 +206,32 @@ class Preparing(Protocol):
     def prepare(self, context: TrialContext) -> dict[str, Any]:
         """Returns ``{"baseline": metrics, "calibration": {...}, "images": {label: path}}``. What the baseline is stands
         in the calibration as ``baseline``, unless it is the untrained base."""
+        ...
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """A trainer that can train several trials on one base together."""
+
+    def pack(self, context: TrialContext) -> Pack:
+        """An empty pack that a trial such as this can join. What it loads is kept in the context's `shared`."""
+        ...
+
+
+@runtime_checkable
+class Rejudging(Protocol):
+    """A trainer that can judge again what a trial made, by what the search has not seen, without training."""
+
+    @property
+    def rejudged(self) -> tuple[str, ...]:
+        """Metrics that `rejudge` measures."""
+        ...
+
+    def rejudge(self, made: Path | None, context: TrialContext) -> dict[str, float]:
+        """Metrics of what lies in the trial folder `made`, or of the untrained base where that is None; writes into the
+        context's folder only.
+
+        All that is drawn by chance (prompts, noise) is drawn by the context's seed alone, so that the same seed asks
+        the same of everything that is judged. Raises TrialFailure where what lies there has failed, with its cause.
+        """
         ...

@@ -26,6 +26,8 @@ from trainables.redaction import redacted
 
 PATIENCE_SECONDS = 10.0
 """How long a trial waits at its beginning and at each report while the disk is full or the share does not answer."""
+DEVICE_SECONDS = "device_seconds"
+"""The attribute of an error that says what `Report.seconds` says of a report."""
 _RETRY_SECONDS = 0.5
 _SHARED: dict[str, Any] = {}
 """What outlives trials in this worker process."""
@@ -45,7 +47,8 @@ class Lost(Exception):
     """The machine failed the trial: its disk, its share, another process of it."""
 
 
-def _leave_if_asked() -> None:
+def leave_if_asked() -> None:
+    """Raises Preempted where this process was told to end."""
     if _NOTICE.asked:
         raise Preempted
 
@@ -103,8 +106,8 @@ class _Adapter(tune.Trainable):
         self._restore, damaged = checkpoints.restorable(self._folder)
         self._incarnation.goes_on_from(self._restore)
         self._seconds = incarnations.seconds(self._folder)
-        number, unit = self.config["trial"]["number"], self._trainer.budget_unit
-        begins = f"{unit} {self._restore.budget}" if self._restore else "the beginning"
+        number = self.config["trial"]["number"]
+        begins = checkpoints.begins(self._restore, self._trainer.budget_unit)
         self._happened = [f"trial {number}: {line}; it goes on from {begins}" for line in damaged]
         self._known = incarnations.reported(self._folder, self._restore) if self._restore else []
         self._has_taken_over = True
@@ -128,7 +131,7 @@ class _Adapter(tune.Trainable):
         return self._trainer.run(context)
 
     def step(self) -> dict[str, Any]:
-        _leave_if_asked()
+        leave_if_asked()
         try:
             return self._step()
         except Superseded:
@@ -165,18 +168,16 @@ class _Adapter(tune.Trainable):
             report = next(self._reports)
             result = self._reported(report, started)
             self._patiently(lambda: self._write(report, result))
-        except (Superseded, Lost):
+        except (Superseded, Lost, Preempted):
             raise
         except TrialFailure as failure:
             if failure.cause is Cause.INFRASTRUCTURE:
                 raise Lost(redacted(failure.message)) from failure
-            return self._failed(
-                failure.cause, failure.message + checkpoints.note(self._folder), failure.metrics, started
-            )
+            return self._failed(failure.cause, failure.message + checkpoints.note(self._folder), failure, started)
         except Exception as error:  # noqa: BLE001  # any bug in a trainer: its traceback is kept and the trial's cause is `crash`
             self._raise_where_the_machine_failed(error)
             (self._folder / "traceback.txt").write_text(redacted(traceback.format_exc()))
-            return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", {}, started)
+            return self._failed(Cause.CRASH, f"{type(error).__name__}: {error}", error, started)
         self._budget = report.budget
         return result
 
@@ -211,18 +212,23 @@ class _Adapter(tune.Trainable):
             raise Lost(redacted(said)) from error
 
     def _reported(self, report: Report, started: float) -> dict[str, Any]:
-        result = self._result(report.metrics, started) | {"budget": report.budget, "final": report.final}
+        number = self.config["trial"]["number"]
+        self._happened += [redacted(f"trial {number}: {line}") for line in report.happened]
+        result = self._result(report.metrics, started, report.seconds)
+        result |= {"budget": report.budget, "final": report.final}
         result["images"] = {label: str(path) for label, path in report.images.items()}
         if self._metric in report.metrics:
             result["score"] = float(report.metrics[self._metric])
         return result | {"done": report.final}
 
-    def _result(self, metrics: Mapping[str, float], started: float) -> dict[str, Any]:
-        self._seconds += time.monotonic() - started
+    def _result(self, metrics: Mapping[str, float], started: float, seconds: float | None) -> dict[str, Any]:
+        """`seconds` are those that the device spent on it, where they are known; else those since `started` are."""
+        self._seconds += time.monotonic() - started if seconds is None else seconds
         return {"metrics": {name: float(value) for name, value in metrics.items()}, "seconds": self._seconds}
 
-    def _failed(self, cause: Cause, message: str, metrics: Mapping[str, float], started: float) -> dict[str, Any]:
+    def _failed(self, cause: Cause, message: str, error: Exception, started: float) -> dict[str, Any]:
         budget = self._budget + 1
+        metrics = error.metrics if isinstance(error, TrialFailure) else {}
         failed: dict[str, Any] = {
             "budget": budget,
             "final": False,
@@ -232,7 +238,7 @@ class _Adapter(tune.Trainable):
             "done": True,
         }
         self._end()
-        return self._result(metrics, started) | failed
+        return self._result(metrics, started, getattr(error, DEVICE_SECONDS, None)) | failed
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         # What Ray keeps is only a note: the checkpoint itself stands in the trial's folder.

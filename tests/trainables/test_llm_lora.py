@@ -22,12 +22,7 @@ PARAMS = {"lora_rank": 8, "lora_alpha": 16, "learning_rate": 1e-2, "batch_size":
 SETTINGS = TextSettings(max_length=64)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def private_cache(tmp_path_factory):
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 @pytest.fixture(scope="module")

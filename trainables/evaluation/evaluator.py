@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from trainables.evaluation.pixels import Images
 from trainables.evaluation.references import Calibration, calibrate, resolve_targets
 from trainables.evaluation.score import Measures, ScoreWeights, score
 from trainables.evaluation.style import Style
+from trainables.preference import Preference
 from tune_lora.errors import InputError
 
 
@@ -44,8 +45,18 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class _Seen:
+    """What networks say of a set of images: places of images and prompts in CLIP's space (N, D), diversity."""
+
+    features: np.ndarray
+    texts: np.ndarray
+    diversity: float
+
+
+@dataclass(frozen=True)
 class Evaluator:
-    """Networks, targets and references of a study. `identity_features` (R, D) are those of the held-out images."""
+    """Networks, targets and references of a study. `identity_features` (R, D) are those of the held-out images,
+    `preference` is what people were found to like."""
 
     lpips: LpipsNetwork
     clip: ClipSpace
@@ -53,10 +64,18 @@ class Evaluator:
     weights: ScoreWeights = field(default_factory=ScoreWeights)
     thresholds: Thresholds = field(default_factory=Thresholds)
     identity_features: np.ndarray | None = field(default=None, repr=False)
+    preference: Preference | None = None
 
     def __post_init__(self) -> None:
+        if self.weights.preference and self.preference is None:
+            raise InputError("weight preference is set, but none was learnt; give objective.preference, or set it to 0")
         if self.weights.identity and self.identity_features is None:
             raise InputError("weight identity is set, but there are no reference images; give some, or set it to 0")
+        if self.preference is not None and "identity" in self.preference.terms and self.identity_features is None:
+            raise InputError(
+                "objective.preference was learnt from identity, but there are no reference images; give some, or learn "
+                "it from a study without"
+            )
 
     @classmethod
     def load(
@@ -69,6 +88,7 @@ class Evaluator:
         weights: Mapping[str, float] | None = None,
         clip_path: Path | None = None,
         lpips_path: Path | None = None,
+        preference: Preference | None = None,
         device: torch.device | str = "cpu",
     ) -> Evaluator:
         """Loads the networks and calibrates on `references` (R, H, W, 3) where the targets ask for it.
@@ -87,35 +107,63 @@ class Evaluator:
             weights=ScoreWeights.of(weights or {}),
             thresholds=Thresholds.relative_to(np.concatenate(known)) if known else Thresholds(),
             identity_features=clip.images(identity_references) if identity_references is not None else None,
+            preference=preference,
         )
 
     def evaluate(self, images: Images, prompts: Sequence[str]) -> Evaluation:
         """Measures images (N, H, W, 3), each made from its prompt. Failed ones are counted and left out of the rest."""
-        if len(images) != len(prompts) or not len(images):
-            raise ValueError(f"got {len(images)} images and {len(prompts)} prompts; must be as many, and at least one")
-        reasons = find_failures(images, self.thresholds)
-        rows = [row for row, reason in enumerate(reasons) if reason is None]
-        metrics = {"failures": 1 - len(rows) / len(images)}
-        if rows:
-            metrics |= self._measure(images[rows], [prompts[row] for row in rows], metrics["failures"])
-        return Evaluation({name: value for name, value in metrics.items() if math.isfinite(value)}, reasons)
+        return self.evaluate_each([images], prompts)[0]
 
-    def _measure(self, images: Images, prompts: list[str], failures: float) -> dict[str, float]:
-        style, features = Style.of(images), self.clip.images(images)
+    def evaluate_each(self, sets: Sequence[Images], prompts: Sequence[str]) -> list[Evaluation]:
+        """Measures several sets of images of one size, each made from the same prompts: each network looks at all of
+        them in one go, and each set has what it would have by itself."""
+        for images in sets:
+            if len(images) != len(prompts) or not len(images):
+                raise ValueError(
+                    f"got {len(images)} images and {len(prompts)} prompts; must be as many, and at least one"
+                )
+        reasons = [find_failures(images, self.thresholds) for images in sets]
+        pictures = [[row for row, reason in enumerate(found) if reason is None] for found in reasons]
+        sound = [images[rows] for images, rows in zip(sets, pictures, strict=True) if rows]
+        seen = iter(self._seen(sound, [prompts[row] for rows in pictures for row in rows]))
+        found = []
+        for images, rows, why in zip(sets, pictures, reasons, strict=True):
+            metrics = {"failures": 1 - len(rows) / len(images)}
+            if rows:
+                metrics |= self._measure(images[rows], next(seen), metrics["failures"])
+            found.append(Evaluation({name: value for name, value in metrics.items() if math.isfinite(value)}, why))
+        return found
+
+    def _seen(self, sets: Sequence[Images], prompts: Sequence[str]) -> list[_Seen]:
+        """What the networks say of each set; `prompts` are those of all images, one set behind the other."""
+        if not sets:
+            return []
+        ends = np.cumsum([len(images) for images in sets])[:-1]
+        features = np.split(self.clip.images(np.concatenate(sets)), ends)
+        texts = np.split(self.clip.texts(prompts), ends)
+        return [_Seen(*one) for one in zip(features, texts, self.lpips.diversities(sets), strict=True)]
+
+    def _measure(self, images: Images, seen: _Seen, failures: float) -> dict[str, float]:
+        style, features = Style.of(images), seen.features
         measures = Measures(
             brightness_mean=float(style.brightness.mean()),
             brightness_std=float(style.brightness.std()),
             contrast_mean=float(style.contrast.mean()),
             contrast_std=float(style.contrast.std()),
-            lpips_diversity=self.lpips.diversity(images),
-            clip_consistency=consistency(features, self.clip.texts(prompts)),
+            lpips_diversity=seen.diversity,
+            clip_consistency=consistency(features, seen.texts),
             failures=failures,
             identity=None if self.identity_features is None else identity(features, self.identity_features),
         )
-        result = score(measures, self.calibration.targets, self.weights)
+        without = score(measures, self.calibration.targets, replace(self.weights, preference=0.0))
         metrics = {name: value for name, value in asdict(measures).items() if value is not None}
-        terms = {"style_term": result.style, "lpips_term": result.lpips, "clip_term": result.clip}
-        return metrics | terms | {"saturation_mean": float(style.saturation.mean()), "score": result.total}
+        metrics |= {"style_term": without.style, "lpips_term": without.lpips, "clip_term": without.clip}
+        metrics["saturation_mean"] = float(style.saturation.mean())
+        if self.preference is None:
+            return metrics | {"score": without.total}
+        liked = self.preference.of(metrics)
+        total = score(replace(measures, preference=liked), self.calibration.targets, self.weights).total
+        return metrics | {"preference": liked, "score": total}
 
     def describe(self) -> dict[str, Any]:
         """What a reader must know to judge the numbers; JSON-able.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ SMALLEST = 32  # pixels; below it the last layers of AlexNet have no places left
 CACHED_NAME = "alexnet-owt-7be5be79.pth"  # torchvision's name of its ImageNet weights
 _RANDOM_SEED = 0
 _BATCH_PIXELS = 16 * 64 * 64  # more at once is slower on a CPU: the first layers leave its cache
+_PIXELS_AT_ONCE = 16 * 512 * 512  # of images whose features stand side by side: 160 MB
 _SEGMENT = 16384  # features summed up in one go: float32 loses the fifth digit over millions
 
 
@@ -59,16 +61,43 @@ class LpipsNetwork:
     @torch.inference_mode()
     def pairwise(self, images: Images) -> np.ndarray:
         """LPIPS of all N (N - 1) / 2 pairs, in the order (0, 1), (0, 2), ..., (N - 2, N - 1)."""
-        segments = self.features(images).split(_SEGMENT, dim=1)
-        products = torch.stack([_centred_products(segment) for segment in segments]).sum(dim=0)
-        squares = products.diagonal()
-        distances = (squares[:, None] + squares - 2 * products).clamp(min=0).cpu().numpy()
-        upper: np.ndarray = distances[np.triu_indices(len(images), k=1)]
-        return upper
+        return _distances(self.features(images))
 
     def diversity(self, images: Images) -> float:
         """Mean LPIPS over all pairs; 0 for a single image, which differs from nothing."""
-        return float(self.pairwise(images).mean(dtype=np.float64)) if len(images) > 1 else 0.0
+        return self.diversities([images])[0]
+
+    @torch.inference_mode()
+    def diversities(self, sets: Sequence[Images]) -> list[float]:
+        """The diversity of each of several sets of images of one size; the network sees as many images at once as fit,
+        whosever they are."""
+        found: list[float] = []
+        for some in _at_once(sets):
+            rows = self.features(np.concatenate(some)).split([len(images) for images in some])
+            found += [float(_distances(one).mean(dtype=np.float64)) if len(one) > 1 else 0.0 for one in rows]
+        return found
+
+
+def _distances(features: torch.Tensor) -> np.ndarray:
+    """Squared distances of all pairs of rows (N, D), in the order of `LpipsNetwork.pairwise`."""
+    products = torch.stack([_centred_products(segment) for segment in features.split(_SEGMENT, dim=1)]).sum(dim=0)
+    squares = products.diagonal()
+    distances = (squares[:, None] + squares - 2 * products).clamp(min=0).cpu().numpy()
+    upper: np.ndarray = distances[np.triu_indices(len(features), k=1)]
+    return upper
+
+
+def _at_once(sets: Sequence[Images]) -> Iterator[list[Images]]:
+    """Sets whose features are kept in memory together: those of one, at least."""
+    waiting: list[Images] = []
+    for images in sets:
+        pixels = sum(one.shape[0] * one.shape[1] * one.shape[2] for one in (*waiting, images))
+        if waiting and pixels > _PIXELS_AT_ONCE:
+            yield waiting
+            waiting = []
+        waiting.append(images)
+    if waiting:
+        yield waiting
 
 
 def _centred_products(rows: torch.Tensor) -> torch.Tensor:

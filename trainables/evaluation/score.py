@@ -19,6 +19,7 @@ class ScoreWeights:
     clip: float = 0.30
     identity: float = 0.0
     failures: float = 0.0
+    preference: float = 0.0
 
     @classmethod
     def of(cls, weights: Mapping[str, float]) -> ScoreWeights:
@@ -40,7 +41,8 @@ class ScoreWeights:
 class Measures:
     """What was measured on a set of images: means and population deviations over the valid ones.
 
-    `failures` is the share of failed images in 0..1. `identity` is None where there are no references.
+    `failures` is the share of failed images in 0..1. `identity` is None where there are no references, `preference`
+    (the chance in 0..1 that people like them better than the middle of others) where none was learnt.
     """
 
     brightness_mean: float
@@ -51,6 +53,7 @@ class Measures:
     clip_consistency: float
     failures: float = 0.0
     identity: float | None = None
+    preference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def score(measures: Measures, targets: Targets, weights: ScoreWeights) -> Score:
     """The score of docs/scoring.md.
 
     Raises:
-        ValueError: identity has a weight and was not measured.
+        ValueError: identity or preference has a weight and was not measured.
     """
     style = (
         abs(measures.brightness_mean - targets.brightness)
@@ -78,8 +81,11 @@ def score(measures: Measures, targets: Targets, weights: ScoreWeights) -> Score:
     lpips = abs(measures.lpips_diversity - targets.diversity)
     clip = max(0.0, targets.clip - measures.clip_consistency)
     total = weights.style * style + weights.lpips * lpips + weights.clip * clip + weights.failures * measures.failures
-    if weights.identity:
-        if measures.identity is None:
-            raise ValueError("identity has a weight and was not measured")
-        total += weights.identity * (1 - measures.identity)
+    for name in ("identity", "preference"):
+        weight, measured = getattr(weights, name), getattr(measures, name)
+        if not weight:
+            continue
+        if measured is None:
+            raise ValueError(f"{name} has a weight and was not measured")
+        total += weight * (1 - measured)
     return Score(style, lpips, clip, total)

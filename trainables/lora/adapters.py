@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from trainables.lora.layers import LoraLayer, lora_layer
-from trainables.lora.targets import Targets
+from trainables.lora.seats import OwnSeats, Seats
+from trainables.lora.targets import Targets, frozen_modules
 from tune_lora.errors import InputError, nearest
 
 _LENGTHS = "lora_magnitude_vector"
@@ -61,10 +62,12 @@ class Adapter:
     """One trial's LoRA, over one or more frozen models.
 
     `loraplus_ratio` multiplies the learning rate of the B matrices (LoRA+: Hayou et al. 2024, arXiv 2402.12354).
+    `seats` are where its layers stand: the models' own, unless several adapters share them.
     """
 
-    def __init__(self, parts: Sequence[Part], *, loraplus_ratio: float = 1.0) -> None:
+    def __init__(self, parts: Sequence[Part], *, loraplus_ratio: float = 1.0, seats: Seats | None = None) -> None:
         self.parts, self.loraplus_ratio = tuple(parts), loraplus_ratio
+        self._seats = seats or OwnSeats()
         self._layers: dict[str, dict[str, LoraLayer]] = {part.name: {} for part in parts}
 
     def attach(self, seed: int) -> Adapter:
@@ -86,8 +89,7 @@ class Adapter:
         return self
 
     def _attach(self, part: Part, generator: torch.Generator) -> None:
-        if any(isinstance(module, LoraLayer) for module in part.model.modules()):
-            raise ValueError(f"{part.name} has an adapter already; detach it first")
+        self._seats.require_free(part.name, part.model)
         shape, found = part.shape, self._layers[part.name]
         for name, module in list(part.targets.layers(part.model, convolutions=shape.conv_rank > 0)):
             rank, alpha = shape.size_of(name, module)
@@ -98,7 +100,7 @@ class Adapter:
             )  # fmt: skip
             layer.reset(generator)
             layer.train(part.model.training)
-            _put(part.model, name, layer)
+            self._seats.put(part.model, name, layer)
             found[name] = layer
         if not found:
             kind = type(part.model).__name__
@@ -109,8 +111,8 @@ class Adapter:
     def detach(self) -> None:
         """Takes the layers away; the models are what they were."""
         for part in self.parts:
-            for name, layer in self._layers[part.name].items():
-                _put(part.model, name, layer.base_layer)
+            for name in self._layers[part.name]:
+                self._seats.take(part.model, name)
             self._layers[part.name] = {}
 
     def layers(self) -> Mapping[str, Mapping[str, LoraLayer]]:
@@ -177,16 +179,7 @@ def require_layers(ranks: Mapping[str, int], models: Iterable[nn.Module]) -> Non
     Raises:
         InputError: the first that does not.
     """
-    names = {name for model in models for name, _ in model.named_modules()}
+    names = {name for model in models for name, _ in frozen_modules(model)}
     for prefix in sorted(set(ranks) - names):
         known = {name for name in names if name and name.count(".") == prefix.count(".")}
         raise InputError(f"rank of {prefix!r}: no layer's name begins so; {nearest(prefix, known)}")
-
-
-def _put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    holder = model.get_submodule(parent)
-    if isinstance(holder, nn.ModuleList | nn.Sequential):
-        holder[int(child)] = layer
-    else:
-        setattr(holder, child, layer)

@@ -27,6 +27,15 @@ class Conditioning:
         parts = (None if part is None else part[chosen] for part in (self.pooled, self.time_ids))
         return Conditioning(self.states[chosen], *parts)
 
+    def split(self, counts: Sequence[int]) -> list[Conditioning]:
+        """The conditioning of the first so many images, of the next, and so on."""
+        states = self.states.split(list(counts))
+        pooled, time_ids = (
+            [None] * len(counts) if part is None else list(part.split(list(counts)))
+            for part in (self.pooled, self.time_ids)
+        )
+        return [Conditioning(*parts) for parts in zip(states, pooled, time_ids, strict=True)]
+
     def added(self, height: int, width: int) -> dict[str, torch.Tensor] | None:
         """What a UNet of SDXL calls added conditions, for images of `height` and `width` pixels; None for others."""
         if self.pooled is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,11 @@ class LoraEngine:
         """
         parts = parts or [1.0] * len(losses)
         values = [lane.seen(loss, part) for lane, loss, part in zip(self.lanes, losses, parts, strict=True)]
-        weighted = [
+        backward(
             lane.scaled(loss) * share
             for lane, loss, share in zip(self.lanes, losses, shares, strict=True)
             if loss is not None
-        ]
-        if weighted:
-            sum(weighted[1:], start=weighted[0]).backward()
+        )
         return values
 
     def step(self) -> None:
@@ -58,12 +56,26 @@ class LoraEngine:
 
     def save(self, folder: Path, **more: Any) -> None:
         """Writes everything needed to continue, and what else the caller must know then, into one file."""
-        torch.save({"lanes": [lane.state() for lane in self.lanes], "more": more}, folder / CHECKPOINT)
+        torch.save(self.state(**more), folder / CHECKPOINT)
 
     def restore(self, folder: Path) -> dict[str, Any]:
         """Loads what `save` wrote; returns what else was written."""
-        state = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
+        return self.resume(torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu"))
+
+    def state(self, **more: Any) -> dict[str, Any]:
+        """Everything needed to continue, and what else the caller must know then."""
+        return {"lanes": [lane.state() for lane in self.lanes], "more": more}
+
+    def resume(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Loads what `state` gave; returns what else the caller wanted to know."""
         for lane, mine in zip(self.lanes, state["lanes"], strict=True):
             lane.restore(mine)
         more: dict[str, Any] = state["more"]
         return more
+
+
+def backward(losses: Iterable[torch.Tensor]) -> None:
+    """One backward pass for all of them: through the sum, each loss gives its own adapter its own gradient."""
+    weighted = list(losses)
+    if weighted:
+        sum(weighted[1:], start=weighted[0]).backward()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +19,8 @@ from trainables.lora import dataset as datasets
 from trainables.lora.base import Base
 from trainables.lora.cache import KnownTexts, Latents
 from trainables.lora.conditioning import Conditioning
-from trainables.lora.diffusion_loss import validation_loss
-from trainables.lora.generation import generate, write_image_grid
+from trainables.lora.diffusion_loss import validation_losses
+from trainables.lora.generation import IMAGES_AT_ONCE, Drawers, generate, write_image_grid
 from trainables.lora.precision import DTYPES, autocast
 from trainables.lora.shared import forget
 from trainables.protocol import TrialContext
@@ -56,6 +56,7 @@ class ImageSession:
             weights=chosen.weights,
             clip_path=Path(chosen.clip) if chosen.clip else None,
             lpips_path=Path(chosen.lpips) if chosen.lpips else None,
+            preference=chosen.preference,
             device=self.base.device,
         )
 
@@ -65,9 +66,18 @@ class ImageSession:
 
     def validation_loss(self) -> float:
         """Held-out loss of the base with whatever adapter is attached."""
+        (loss,) = self.validation_losses([self.held_out_texts()])
+        return loss
+
+    def held_out_texts(self, times: int = 1) -> Conditioning:
+        """Conditioning of the held-out captions, so many times one behind the other, under the text encoders as they
+        are."""
         with torch.no_grad(), self.autocast():
-            told = self.base.condition([image.caption for image in self.data.held_out])
-        return validation_loss(self.base, self.held_out, told, autocast=self.autocast())
+            return self.base.condition([image.caption for image in self.data.held_out] * times)
+
+    def validation_losses(self, told: Sequence[Conditioning], tell: Callable[[int], object] = int) -> list[float]:
+        """Held-out loss of each of several adapters, with its texts; of each pass `tell` is told the rows of each."""
+        return validation_losses(self.base, self.held_out, told, tell=tell, autocast=self.autocast())
 
     def known_texts(self) -> KnownTexts:
         """Conditioning of the training captions that never vary, and of the empty one that dropout shows, under the
@@ -77,40 +87,64 @@ class ImageSession:
             self._known_texts = cache.known_texts(self.base, [*captions, ""])
         return self._known_texts
 
-    def conditioning(
-        self, rows: Sequence[int], views: Sequence[int], captions: Sequence[str], *, trains_text: bool
-    ) -> Conditioning:
-        """What the denoiser is told of shown images: text, and their sizes. Known captions come from the cache while no
-        text encoder is trained; ever new ones are computed, for keeping them would fill the memory."""
-        if trains_text:
-            found = self.base.condition(captions)
-        elif self.known_texts().knows(captions):
-            found = self.known_texts().of(captions, self.base.device)
-        else:
+    def frozen_texts(self, batches: Sequence[Sequence[str]]) -> list[Conditioning]:
+        """Text states of each batch of captions under the base's own encoders. Known captions come from the cache; ever
+        new ones are computed, all at once, for keeping them would fill the memory."""
+        known = self.known_texts()
+        found = {
+            place: known.of(captions, self.base.device)
+            for place, captions in enumerate(batches)
+            if known.knows(captions)
+        }
+        new = [place for place in range(len(batches)) if place not in found]
+        if new:
             with torch.no_grad():
-                found = self.base.condition(captions)
-        return Conditioning(found.states, found.pooled, self.latents.time_ids(rows, views))
+                states = self.base.condition([caption for place in new for caption in batches[place]])
+            found |= dict(zip(new, states.split([len(batches[place]) for place in new]), strict=True))
+        return [found[place] for place in range(len(batches))]
+
+    def with_sizes(self, told: Conditioning, rows: Sequence[int], views: Sequence[int]) -> Conditioning:
+        """What the denoiser is told of shown images: text, and their sizes."""
+        return Conditioning(told.states, told.pooled, self.latents.time_ids(rows, views))
 
     def autocast(self) -> AbstractContextManager[object]:
         """Half precision where it was asked for."""
         return autocast(self.base.device, self.precision)
 
+    @property
+    def image_seeds(self) -> list[int]:
+        """The seed of each image that an evaluation generates, fixed per study."""
+        return [self.trainer.evaluation.seed + index for index in range(len(self.prompts))]
+
     def evaluate(self, scheduler: SchedulerMixin | None = None) -> tuple[np.ndarray, Evaluation]:
         """Images (N, H, W, 3) of the study's prompts and seeds at the dataset's resolution, and what they measure.
         `scheduler` samples them in place of the base's own."""
-        chosen = self.trainer.evaluation
-        seeds = [chosen.seed + index for index in range(len(self.prompts))]
-        with self.autocast():
-            images = generate(
-                self.base.pipeline, self.prompts, seeds, steps=chosen.steps, guidance=chosen.guidance,
-                size=self.data.settings.resolution, scheduler=scheduler,
-            )  # fmt: skip
+        images = self.drawn(scheduler)
         return images, self.evaluator.evaluate(images, self.prompts)
+
+    def drawn(
+        self,
+        scheduler: SchedulerMixin | None = None,
+        *,
+        times: int = 1,
+        drawers: Drawers | None = None,
+        at_once: int = IMAGES_AT_ONCE,
+    ) -> np.ndarray:
+        """Images (times x N, H, W, 3) of the study's prompts and seeds, so many times one behind the other."""
+        chosen = self.trainer.evaluation
+        with self.autocast():
+            return generate(
+                self.base.pipeline, self.prompts * times, self.image_seeds * times, steps=chosen.steps,
+                guidance=chosen.guidance, size=self.data.settings.resolution, scheduler=scheduler, drawers=drawers,
+                batch_size=at_once,
+            )  # fmt: skip
 
     def write_grid(self, path: Path, images: np.ndarray, evaluation: Evaluation, title: str) -> None:
         """The evaluated images side by side, failed ones marked."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_image_grid(path, images, labels=list(self.prompts), failed=evaluation.failed, title=title)
+        write_image_grid(
+            path, images, labels=list(self.prompts), failed=evaluation.failed, title=title, seeds=self.image_seeds
+        )
 
     def write_references(self, path: Path) -> None:
         """Held-out images beside which the winner is shown."""

@@ -69,7 +69,10 @@ class LoraLayer(nn.Module):
         nn.init.zeros_(_weight(self.lora_B))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        plain: torch.Tensor = self.base_layer(x)
+        return self.adjusted(self.base_layer(x), x)
+
+    def adjusted(self, plain: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output, given that of the frozen layer: who serves several adapters computes that once."""
         down, up = _weight(self.lora_A).to(x.dtype), _weight(self.lora_B).to(x.dtype)
         inner = F.dropout(x, self.dropout, training=True) if self.dropout and self.training else x
         # The scale is put where the tensor is smallest: between the two products.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -113,6 +113,15 @@ class Optimization:
         self._scaler.update()
         if self._scaler.get_scale() < LEAST_SCALE:
             self._watch.gradient(norm, self.step_count)
+
+    def gradients(self) -> list[torch.Tensor | None]:
+        """What has come together since the last step, on the CPU."""
+        return [None if one.grad is None else one.grad.detach().cpu().clone() for one in self._parameters]
+
+    def restore_gradients(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        """Loads what `gradients` gave."""
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
     @contextmanager
     def judged(self) -> Iterator[None]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
+from trainables import cells
+from trainables.cells import Cell
 from trainables.lora.files import write_whole
 
 CELL = 160  # pixels; smaller images are enlarged so that a label fits under them
@@ -23,16 +26,17 @@ _INK, _PAPER, _FAILED, _NOTHING = (32, 32, 32), (255, 255, 255), (200, 30, 30), 
 class Section:
     """Images (N, H, W, 3) under a heading, uint8 or floats in 0..1; NaN is drawn as a grey field.
 
-    `labels` and `failed` are as long as the images, or empty.
+    `labels`, `failed` and `seeds` are as long as the images, or empty.
     """
 
     heading: str
     images: np.ndarray
     labels: Sequence[str] = ()
     failed: Sequence[bool] = ()
+    seeds: Sequence[int] = ()
 
     def __post_init__(self) -> None:
-        for name in ("labels", "failed"):
+        for name in ("labels", "failed", "seeds"):
             given = getattr(self, name)
             if len(given) not in (0, len(self.images)):
                 raise ValueError(f"got {len(self.images)} images and {len(given)} {name}; must be as many")
@@ -44,46 +48,64 @@ def write_image_grid(
     labels: Sequence[str] = (),
     failed: Sequence[bool] | None = None,
     title: str = "",
+    seeds: Sequence[int] = (),
 ) -> Path:
-    """Writes images (N, H, W, 3) as one PNG, four a row, each over its label; failed ones are framed in red."""
-    return write_comparison(path, [Section(title, images, labels, failed or ())])
+    """Writes images (N, H, W, 3) as one PNG, four a row, each over its label; failed ones are framed in red.
+    `trainables.cells` takes it apart again."""
+    return write_comparison(path, [Section(title, images, labels, failed or (), seeds)])
 
 
 def write_comparison(path: Path, sections: Sequence[Section], columns: int = COLUMNS) -> Path:
     """Writes sections under each other as one PNG: the base and the winner, image by image."""
-    sheet = image_grid(sections, columns)
-    return write_whole(path, lambda scratch: sheet.save(scratch, format="PNG"))
+    sheet, found = _drawn(sections, columns)
+    told = PngInfo()
+    told.add_text(cells.KEY, cells.as_text(found), zip=True)
+    return write_whole(path, lambda scratch: sheet.save(scratch, format="PNG", pnginfo=told))
 
 
 def image_grid(sections: Sequence[Section], columns: int = COLUMNS) -> Image.Image:
     """Draws sections under each other, `columns` images a row."""
+    return _drawn(sections, columns)[0]
+
+
+def _drawn(sections: Sequence[Section], columns: int) -> tuple[Image.Image, list[Cell]]:
+    """The sheet, and where each image is on it."""
     columns = max(1, min(columns, max(len(section.images) for section in sections)))
     strips = [_section(section, columns) for section in sections]
-    sheet = Image.new("RGB", (strips[0].width, sum(strip.height for strip in strips)), _PAPER)
-    top = 0
-    for strip in strips:
+    sheet = Image.new("RGB", (strips[0][0].width, sum(strip.height for strip, _ in strips)), _PAPER)
+    top, found = 0, []
+    for strip, placed in strips:
         sheet.paste(strip, (0, top))
+        found += [replace(cell, box=_lower(cell.box, top)) for cell in placed]
         top += strip.height
-    return sheet
+    return sheet, found
 
 
-def _section(section: Section, columns: int) -> Image.Image:
-    cells = [_picture(image) for image in section.images]
-    side = max((cell.width for cell in cells), default=CELL)
+def _lower(box: tuple[int, int, int, int], by: int) -> tuple[int, int, int, int]:
+    return box[0], box[1] + by, box[2], box[3] + by
+
+
+def _section(section: Section, columns: int) -> tuple[Image.Image, list[Cell]]:
+    images = [_picture(image) for image in section.images]
+    side = max((image.width for image in images), default=CELL)
     under = (LABEL_LINES * (_LABEL_SIZE + 3) + 4) if section.labels or any(section.failed) else 0
     above = _HEADING_SIZE + 2 * GAP if section.heading else GAP
-    rows = -(-len(cells) // columns)
+    rows = -(-len(images) // columns)
     strip = Image.new("RGB", (GAP + columns * (side + GAP), above + rows * (side + under + GAP)), _PAPER)
     pen = ImageDraw.Draw(strip)
     heading = _shortened(section.heading, ImageFont.load_default(_HEADING_SIZE), strip.width - 2 * GAP)
     pen.text((GAP, GAP), heading, fill=_INK, font=ImageFont.load_default(_HEADING_SIZE))
-    for index, cell in enumerate(cells):
+    placed: list[Cell] = []
+    for index, image in enumerate(images):
         left = GAP + (index % columns) * (side + GAP)
         top = above + (index // columns) * (side + under + GAP)
-        strip.paste(cell, (left, top))
+        strip.paste(image, (left, top))
         label = section.labels[index] if section.labels else ""
-        _caption(pen, left, top, side, label, failed=bool(section.failed and section.failed[index]))
-    return strip
+        failed = bool(section.failed and section.failed[index])
+        _caption(pen, left, top, side, label, failed=failed)
+        seed = int(section.seeds[index]) if section.seeds else None
+        placed.append(Cell(label, (left, top, left + image.width, top + image.height), seed, failed))
+    return strip, placed
 
 
 def _caption(pen: ImageDraw.ImageDraw, left: int, top: int, side: int, label: str, *, failed: bool) -> None:
@@ -128,3 +150,11 @@ def _shortened(text: str, font: Font, width: int) -> str:
     while text and font.getlength(f"{text}…") > width:
         text = text[:-1]
     return f"{text}…"
+
+
+def without_heading(sheet: Image.Image) -> Image.Image:
+    """A sheet of one section without the line that says of whom it is, for whoever must not know."""
+    below = sheet.crop((0, _HEADING_SIZE + 2 * GAP, sheet.width, sheet.height))
+    bare = Image.new("RGB", (below.width, below.height + GAP), _PAPER)
+    bare.paste(below, (0, GAP))
+    return bare

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from trainables.lora.layers import LoraLayer, can_be_adapted
+from trainables.lora.packed_layers import PackedLayer
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,28 @@ class Targets:
     def layers(self, model: nn.Module, *, convolutions: bool = False) -> Iterator[tuple[str, nn.Module]]:
         """Name and module of each layer that is meant, in the model's order."""
         ends = self.ends + (self.convolutions if convolutions and self.ends else ())
-        for name, module in model.named_modules():
+        for name, module in frozen_modules(model):
             if not can_be_adapted(module) or isinstance(module, LoraLayer) or _ends(name, self.without):
                 continue
             if _ends(name, ends) if ends else not isinstance(module, nn.Conv2d):
                 yield name, module
+
+
+def frozen_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of everything in a model, in its order; in place of a layer that several adapters share, the
+    frozen layer itself."""
+    seen: set[nn.Module] = set()
+
+    def walk(prefix: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        module = module.base_layer if isinstance(module, PackedLayer) else module
+        if module in seen:
+            return
+        seen.add(module)
+        yield prefix, module
+        for name, child in module.named_children():
+            yield from walk(f"{prefix}.{name}" if prefix else name, child)
+
+    yield from walk("", model)
 
 
 def _ends(name: str, ends: tuple[str, ...]) -> bool:

@@ -149,3 +149,21 @@ def test_real_renders_are_no_failures_and_score_near_their_own_targets(real_char
     assert not any(evaluation.failed)
     noise = np.random.default_rng(0).random((8, 64, 64, 3))
     assert evaluation.metrics["score"] < evaluator.evaluate(noise, captions[:8]).metrics["score"]
+
+
+def test_several_sets_measure_together_what_each_does_by_itself(evaluator):
+    prompts = ["one square", "a square", "one square"]
+    mixed = pictures(3, seed=6)
+    mixed[1] = np.nan
+    sets = [pictures(3, seed=4), mixed, np.zeros((3, 64, 64, 3), np.float32), pictures(3, seed=5, low=0.4)]
+    for ours, images in zip(evaluator.evaluate_each(sets, prompts), sets, strict=True):
+        theirs = evaluator.evaluate(images, prompts)
+        assert ours.reasons == theirs.reasons and list(ours.metrics) == list(theirs.metrics)
+        assert ours.metrics == pytest.approx(theirs.metrics, rel=1e-4, abs=1e-6)
+
+
+def test_nothing_but_failures_in_every_set_is_no_error(evaluator):
+    black = np.zeros((2, 64, 64, 3), np.float32)
+    assert [one.metrics for one in evaluator.evaluate_each([black, black], ["a", "b"])] == [{"failures": 1.0}] * 2
+    with pytest.raises(ValueError, match="got 2 images and 1 prompts"):
+        evaluator.evaluate_each([black[:1], black], ["a"])

@@ -118,3 +118,13 @@ def test_wrong_files_are_one_clear_line(tmp_path, content, said):
 def test_a_missing_file_is_one_clear_line(tmp_path):
     with pytest.raises(InputError, match=r"none\.pth"):
         load_lpips(tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("pixels", [1, 3 * 64 * 64, 10**9])
+def test_diversities_of_several_sets_are_those_of_each_however_many_are_seen_at_once(fallback, pixels, monkeypatch):
+    drawn = np.random.default_rng(1).random((9, 64, 64, 3)).astype(np.float32)
+    sets = [drawn[:4], drawn[4:5], drawn[5:7], drawn[7:]]
+    monkeypatch.setattr("trainables.evaluation.lpips_diversity._PIXELS_AT_ONCE", pixels)
+    found = fallback.diversities(sets)
+    assert found == pytest.approx([fallback.diversity(images) for images in sets], rel=1e-5)
+    assert found[1] == 0.0 and len(set(found)) == 4

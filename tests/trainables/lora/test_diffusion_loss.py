@@ -19,6 +19,7 @@ from trainables.lora.diffusion_loss import (
     snr,
     training_schedule,
     validation_loss,
+    validation_losses,
 )
 from tune_lora.errors import InputError
 
@@ -171,3 +172,16 @@ def test_validation_follows_each_image_s_own_caption(bases, held_out):
     known = model.condition([image.caption for image in held_out])
     changed = Conditioning(torch.cat([known.states[:-1], 10 * known.states[-1:]]))
     assert validation_loss(model, found, changed) != validation_loss(model, found, known)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 64])
+@torch.no_grad()
+def test_several_adapters_are_validated_on_the_same_rows_each_with_its_texts(bases, held_out, batch):
+    model, told = bases["sd15"], []
+    found = cache.latents(model, held_out, mirrored=False)
+    known = model.condition([image.caption for image in held_out])
+    texts = [known, Conditioning(2 * known.states), known]
+    losses = validation_losses(model, found, texts, tell=told.append, batch=batch)
+    assert losses == pytest.approx([validation_loss(model, found, one) for one in texts], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2]) and losses[1] != pytest.approx(losses[0], rel=1e-4)
+    assert sum(told) == 4 * len(held_out) and max(told) <= max(1, batch // 3)

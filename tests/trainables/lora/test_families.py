@@ -27,11 +27,7 @@ PARAMS = {
 BUCKETS = {"resolution": (64, 96), "enable_bucket": True, "bucket_reso_steps": 16, "batch_size": 2, "flip": True}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def private_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 @pytest.fixture(scope="module")

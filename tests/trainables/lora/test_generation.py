@@ -9,7 +9,9 @@ from PIL import Image
 from tests.trainables.lora import pipelines
 from trainables.lora.base import Base
 from trainables.lora.generation import (
+    Drawers,
     Section,
+    _in_batches,
     generate,
     image_grid,
     sampler_of,
@@ -171,3 +173,54 @@ def test_pixels_of_the_grid_are_the_image_s(tmp_path):
 def test_labels_must_be_as_many(images, tmp_path):
     with pytest.raises(ValueError, match="3 images and 1 labels"):
         write_image_grid(tmp_path / "grid.png", images, ["one"])
+
+
+@pytest.mark.parametrize(("count", "size", "fits"), [(7, 8, 8), (7, 8, 3), (9, 4, 1), (1, 8, 1)])
+def test_half_a_batch_is_tried_where_memory_does_not_suffice(count, size, fits):
+    tried = []
+
+    def drawn(rows):
+        tried.append(rows.stop - rows.start)
+        if tried[-1] > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return np.arange(count)[rows]
+
+    found = list(_in_batches(drawn, count, size))
+    assert np.concatenate(found).tolist() == list(range(count))
+    assert max(map(len, found)) <= fits
+    assert tried[0] == min(size, count) and len(tried) <= len(found) + 4
+
+
+def test_a_memory_that_does_not_suffice_for_one_image_is_said():
+    def refuses(rows):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        list(_in_batches(refuses, 3, 8))
+
+
+class Heard:
+    """A routing that only listens."""
+
+    def __init__(self):
+        self.told = []
+
+    def tell(self, models, shares):
+        self.told.append((len(list(models)), [tuple(share[:2]) for share in shares]))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_each_batch_says_whose_rows_it_has_and_for_whom_it_worked(pipeline, images, guidance):
+    heard, charged, rows = Heard(), [], []
+    hook = pipeline.unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    drawers = Drawers([5, 5, 9], heard, charged.append)
+    drawn = generate(pipeline, PROMPTS, [1, 2, 3], steps=3, guidance=guidance, batch_size=2, drawers=drawers)
+    hook.remove()
+    times = 2 if guidance > 1 else 1
+    assert heard.told == [(1, [(5, 2)]), (1, [(5, 2 * times)]), (1, [(9, 1)]), (1, [(9, times)])]
+    assert set(rows) == {2 * times, times}
+    assert charged == [{5: 2}, {9: 1}]
+    assert guidance == 1.0 or drawn == pytest.approx(images, abs=1e-4)
+    heard.told.clear()
+    generate(pipeline, PROMPTS, [1, 2, 3], steps=1, guidance=guidance, drawers=drawers)
+    assert heard.told == [(1, [(5, 2), (9, 1)]), (1, [(5, 2), (9, 1)] * times)]

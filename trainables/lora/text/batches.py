@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from trainables.lora.text.tokens import Tokens
 
@@ -65,6 +66,31 @@ def collate(rows: Sequence[Row], pad: int, *, rank: int = 0, processes: int = 1)
             positions[index, start:] = np.arange(length - start)
     tensors = (torch.from_numpy(ids), torch.from_numpy(positions), torch.from_numpy(targets))
     return Batch(*tensors, size, whole, int((targets != IGNORED).sum()))
+
+
+def together(batches: Sequence[Batch]) -> Batch:
+    """The rows of several batches as one, each padded behind to the longest. What is added goes on counting positions
+    from the last, as padding behind a single example does; nothing looks at it."""
+    if len(batches) == 1:
+        return batches[0]
+    length = max(batch.ids.shape[1] for batch in batches)
+    ids, positions, targets = (
+        torch.cat(parts) for parts in zip(*(_widened(one, length) for one in batches), strict=True)
+    )
+    counts = (sum(values) for values in zip(*((one.size, one.tokens, one.local) for one in batches), strict=True))
+    return Batch(ids, positions, targets, *counts)
+
+
+def _widened(batch: Batch, length: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    more = length - batch.ids.shape[1]
+    if not more:
+        return batch.ids, batch.positions, batch.targets
+    counted = batch.positions[:, -1:] + torch.arange(1, more + 1, device=batch.positions.device)
+    return (
+        torch.cat([batch.ids, batch.ids[:, -1:].expand(-1, more)], 1),
+        torch.cat([batch.positions, counted], 1),
+        F.pad(batch.targets, (0, more), value=IGNORED),
+    )
 
 
 def pack(examples: Sequence[Tokens], length: int) -> list[Row]:

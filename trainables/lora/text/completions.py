@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -53,11 +54,39 @@ def complete(
             torch.manual_seed(seed)
             ids = _ids(base, prompt)
             drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-            said = base.model.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, pad_token_id=base.pad,
-                **(drawn or {"do_sample": False}),
-            )  # fmt: skip
-            found.append(base.tokenizer.decode(said[0, ids.shape[1] :], skip_special_tokens=True).strip())
+            found += _said(base, ids, max_new_tokens, **(drawn or {"do_sample": False}))
+    return found
+
+
+@torch.no_grad()
+def complete_each(
+    base: TextBase,
+    prompts: Sequence[Prompt],
+    autocast: AbstractContextManager[object],
+    *,
+    adapters: int,
+    max_new_tokens: int = 64,
+) -> list[list[str]]:
+    """The likeliest completions of several adapters, all of which write at once: for each adapter one a prompt. A row
+    of the model's batch is an adapter's."""
+    with autocast:
+        said = [
+            _said(base, _ids(base, prompt).expand(adapters, -1), max_new_tokens, do_sample=False) for prompt in prompts
+        ]
+    return [[texts[place] for texts in said] for place in range(adapters)]
+
+
+def _said(base: TextBase, ids: torch.Tensor, max_new_tokens: int, **how: Any) -> list[str]:
+    """What stands behind each row of ids (rows, length), up to its end."""
+    said = base.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, pad_token_id=base.pad, **how
+    )
+    ends = base.model.generation_config.eos_token_id
+    known = {ends} if isinstance(ends, int) else set(ends or ())
+    found = []
+    for row in said[:, ids.shape[1] :].tolist():  # who has ended is padded until the others have
+        stop = next((place for place, token in enumerate(row) if token in known), len(row))
+        found.append(base.tokenizer.decode(row[:stop], skip_special_tokens=True).strip())
     return found
 
 

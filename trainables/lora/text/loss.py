@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from trainables.lora.text.batches import IGNORED, Batch
+from trainables.lora.text.batches import IGNORED, Batch, together
 from trainables.protocol import Cause, TrialFailure
 
 CHUNK = 4096
@@ -21,19 +21,28 @@ LARGEST_LOSS = 700.0
 
 
 def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the targets that this process has of a micro-batch, fp32.
+    """Mean cross-entropy over the targets that this process has of a micro-batch, fp32 at least.
 
     Logits are computed for the positions that have a target: for a vocabulary of 50,000 and short answers that is most
     of the memory.
     """
-    losses = _sums(model, batch)
-    return torch.stack(losses).sum() / max(1, batch.local)
+    (loss,) = answer_losses(model, [batch])
+    return loss
 
 
-def _sums(model: Any, batch: Batch) -> list[torch.Tensor]:
-    logits, targets = _logits(model, batch)
+def answer_losses(model: Any, batches: Sequence[Batch]) -> list[torch.Tensor]:
+    """The `answer_loss` of each of several batches, in one pass through the model."""
+    logits, targets = _logits(model, together(batches))
+    counts = [batch.local for batch in batches]
+    parts = zip(logits.split(counts), targets.split(counts), batches, strict=True)
+    return [torch.stack(_sums(*part)).sum() / max(1, batch.local) for *part, batch in parts]
+
+
+def _sums(logits: torch.Tensor, targets: torch.Tensor) -> list[torch.Tensor]:
+    """Summed cross-entropy of each chunk of targets."""
+    exact = torch.promote_types(logits.dtype, torch.float32)
     parts = zip(logits.split(CHUNK), targets.split(CHUNK), strict=True)
-    return [F.cross_entropy(some.float(), wanted, reduction="sum") for some, wanted in parts]
+    return [F.cross_entropy(some.to(exact), wanted, reduction="sum") for some, wanted in parts]
 
 
 def _logits(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -51,22 +60,52 @@ def _can_choose(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-@torch.no_grad()
 def validation_loss(model: Any, batches: Sequence[Batch], autocast: AbstractContextManager[object]) -> float:
     """Mean cross-entropy over all targets of all batches; the model is in evaluation mode.
 
     Raises:
         TrialFailure: it is not finite.
     """
-    total, count = 0.0, 0
+    (found,) = validation_losses(model, batches, autocast)
+    if isinstance(found, TrialFailure):
+        raise found
+    return found
+
+
+@torch.no_grad()
+def validation_losses(
+    model: Any,
+    batches: Sequence[Batch],
+    autocast: AbstractContextManager[object],
+    *,
+    adapters: int = 1,
+    tokens: int = 0,
+    tell: Callable[[range, Batch], object] | None = None,
+) -> list[float | TrialFailure]:
+    """The `validation_loss` of each of several adapters on the same batches, or its failure.
+
+    As many of them are asked in one pass as keep it to so many `tokens`, one at least. `tell` is told before each pass
+    which adapters are asked about which batch, one behind the other.
+    """
+    totals, count = [0.0] * adapters, 0
     with autocast:
         for batch in batches:
-            total += float(torch.stack(_sums(model, batch)).sum())
+            at_once = max(1, tokens // batch.ids.numel())
+            for start in range(0, adapters, at_once):
+                asked = range(start, min(start + at_once, adapters))
+                if tell is not None:
+                    tell(asked, batch)
+                logits, targets = _logits(model, together([batch] * len(asked)))
+                for one, *part in zip(asked, logits.split(batch.size), targets.split(batch.size), strict=True):
+                    totals[one] += float(torch.stack(_sums(*part)).sum())
             count += batch.size
-    loss = total / count
-    if not math.isfinite(loss):
-        raise TrialFailure(Cause.NAN_LOSS, f"validation loss is {loss}")
-    return loss
+    return [_finite(total / count) for total in totals]
+
+
+def _finite(loss: float) -> float | TrialFailure:
+    if math.isfinite(loss):
+        return loss
+    return TrialFailure(Cause.NAN_LOSS, f"validation loss is {loss}")
 
 
 def perplexity(loss: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +16,9 @@ from trainables.lora.text import base as bases
 from trainables.lora.text import dataset
 from trainables.lora.text.batches import Batch, Row, evaluation_batches, pack
 from trainables.lora.text.dataset import Split, TextData
-from trainables.lora.text.loss import packs_cleanly, validation_loss
+from trainables.lora.text.loss import packs_cleanly, validation_loss, validation_losses
 from trainables.lora.text.settings import TextSettings
-from trainables.protocol import Params, TrialContext
+from trainables.protocol import Params, TrialContext, TrialFailure
 from tune_lora.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class TextSession:
     def validation_loss(self) -> float:
         """Held-out loss of the base with whatever adapter is attached; the model is in evaluation mode."""
         return validation_loss(self.base.model, self.batches, self.autocast())
+
+    def validation_losses(self, adapters: int, tell: Callable[[range, Batch], object]) -> list[float | TrialFailure]:
+        """Held-out loss of each of several adapters, or that it is none; before each pass `tell` is told which of them
+        are asked about which batch."""
+        return validation_losses(
+            self.base.model, self.batches, self.autocast(), adapters=adapters, tokens=VALIDATION_TOKENS, tell=tell
+        )
 
     def notes(self) -> list[str]:
         """What a person should know of the base and the data."""

@@ -16,10 +16,8 @@ def one_thread():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def private_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+def own_cache(private_cache):
+    """No test here meets what another left."""
 
 
 @pytest.fixture(scope="session")

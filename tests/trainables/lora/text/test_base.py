@@ -12,7 +12,7 @@ import torch
 from tests.trainables.lora.text import small_model
 from trainables.lora.text import base as bases
 from trainables.lora.text import sources
-from trainables.lora.text.completions import Prompt, complete, tokens_per_second
+from trainables.lora.text.completions import Prompt, complete, complete_each, tokens_per_second
 from trainables.lora.text.quantization import full_weight
 from trainables.lora.text.sources import resolve
 from tune_lora.errors import InputError
@@ -103,6 +103,28 @@ def test_a_completion_is_the_same_alone_and_in_company(folder: Path) -> None:
     alone = [complete(base, [one], nullcontext(), max_new_tokens=6, temperature=1.0, seed=4)[0] for one in asked]
     assert together == alone
     assert tokens_per_second(base, asked[0], nullcontext()) > 0
+
+
+def test_adapters_that_write_at_once_each_stop_where_they_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a batch that have ended are padded until the others have; nothing of that is theirs."""
+    from contextlib import nullcontext
+
+    base = bases.load(str(folder))
+    asked = [Prompt.asking(base, text) for text in ("What is a fig?", "What is a red plum?")]
+    alone = complete(base, asked, nullcontext(), max_new_tokens=6)
+    assert complete_each(base, asked, nullcontext(), adapters=3, max_new_tokens=6) == [alone] * 3
+    assert complete_each(base, [], nullcontext(), adapters=3) == [[]] * 3
+    words = base.tokenizer("fig plum", add_special_tokens=False).input_ids
+    end, pad = base.model.generation_config.eos_token_id, words[0]
+
+    def said(ids: torch.Tensor, **_: object) -> torch.Tensor:
+        written = [[words[0], end, pad, pad], [words[0], words[1], words[1], end], [words[1]] * 4]
+        return torch.cat([ids, torch.tensor(written)], 1)
+
+    monkeypatch.setattr(base.model, "generate", said)
+    found = complete_each(base, asked[:1], nullcontext(), adapters=3)
+    spoken = [[words[0]], [words[0], words[1], words[1]], [words[1]] * 4]
+    assert found == [[base.tokenizer.decode(row).strip()] for row in spoken]
 
 
 def test_the_packaged_model_knows_the_capital_of_france(smollm2: str) -> None:

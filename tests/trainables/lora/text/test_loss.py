@@ -18,7 +18,7 @@ from trainables.lora.optimization import Optimization
 from trainables.lora.settings import EngineSettings
 from trainables.lora.targets import CAUSAL_LM
 from trainables.lora.text.batches import Plan, collate, evaluation_batches, pack
-from trainables.lora.text.loss import answer_loss, packs_cleanly, perplexity, validation_loss
+from trainables.lora.text.loss import answer_loss, packs_cleanly, perplexity, validation_loss, validation_losses
 from trainables.lora.text.tokens import Tokens
 from trainables.protocol import TrialFailure
 
@@ -136,3 +136,17 @@ def test_a_model_that_mixes_packed_examples_is_found_out() -> None:
             return MODEL(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), use_cache=False)
 
     assert not packs_cleanly(Blind(), VOCABULARY)
+
+
+@pytest.mark.parametrize("tokens", [0, 45, 10**6])
+def test_several_adapters_are_validated_on_the_same_batches(tokens: int) -> None:
+    passes: list[tuple[int, int, int]] = []
+    batches = evaluation_batches(examples([5, 17, 9, 3, 12]), 0, 20)
+    found = validation_losses(
+        MODEL, batches, nullcontext(), adapters=5, tokens=tokens,
+        tell=lambda asked, batch: passes.append((len(asked), batch.ids.numel(), batch.size)),
+    )  # fmt: skip
+    assert found == pytest.approx([validation_loss(MODEL, batches, nullcontext())] * 5, rel=1e-6)
+    assert all(adapters == 1 or adapters * each <= tokens for adapters, each, _ in passes)
+    assert sum(adapters * targets for adapters, _, targets in passes) == 5 * sum(batch.size for batch in batches)
+    assert len(passes) == {0: 5 * len(batches), 45: len(passes), 10**6: len(batches)}[tokens] < 5 * len(batches) + 1

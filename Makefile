@@ -3,11 +3,11 @@ SHELL := /bin/bash
 PYTHON ?=
 export PYTHON
 BIN := .venv/bin
-BENCHMARKS := $(filter-out __init__ common render,$(basename $(notdir $(wildcard benchmarks/*.py)))) search
+BENCHMARKS := $(filter-out __init__ common render packing_cases packing_memory packed_makespan_figures packing_gpu_figures packing_gpu_parts together,$(basename $(notdir $(wildcard benchmarks/*.py)))) search
 # The last Syne Tune with MOBSTER; it pins an old numpy, but what is used of it works with this one.
 SYNE_TUNE := syne-tune==0.13.0 autograd==1.9.1 dill==0.4.1 sortedcontainers==2.4.0
 
-.PHONY: help demo test lint format audit bench bench-search-deps lock venv clean
+.PHONY: help demo test lint format audit bench bench-search-deps docs-reference lock venv clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -41,6 +41,9 @@ bench-search-deps: venv ## what `make bench-search` compares with and nothing el
 
 bench-%: venv
 	$(BIN)/python -m benchmarks.$*
+
+docs-reference: venv ## docs/study_file.md, from the code that reads study files
+	$(BIN)/python -m scripts.study_reference
 
 lock: venv ## writes requirements.lock from pyproject.toml; LOCK_ARGS=--upgrade takes newer versions
 	scripts/lock.sh $(LOCK_ARGS)

@@ -18,7 +18,7 @@ from benchmarks.image_step_rate import PARAMS
 from benchmarks.plain_diffusion import PlainLora
 from trainables import demo_character
 from trainables.diffusion_lora import DiffusionLora, ImageEvaluation
-from trainables.lora import trial
+from trainables.lora import course, trial
 from trainables.lora.image_session import ImageSession, session_for
 from trainables.lora.image_task import ImageTask
 from trainables.protocol import TrialContext
@@ -67,14 +67,13 @@ def ours(trainer: DiffusionLora, context: TrialContext, session: ImageSession, s
     """Seconds a step of the trainer's own loop."""
     task = ImageTask(trainer, session, context)
     try:
-        running = trial._Trial(task, task.engine, context, trial.Course(1000, "epoch"))
-        running.train(1)
+        running = trial.Trial(task, task.engine, context, course.Course(1000, "epoch"))
+        running.train()
 
         def train() -> int:
-            before, epoch = task.engine.lanes[0].step_count, 1
+            before = task.engine.lanes[0].step_count
             while task.engine.lanes[0].step_count - before < steps:
-                epoch += 1
-                running.train(epoch)
+                running.train()
             return task.engine.lanes[0].step_count - before
 
         return _seconds_each(train)

@@ -45,18 +45,17 @@ def _context(batch_size: int, shared: dict[str, Any], **changes: Any) -> tuple[A
 
 def _ours(trainer: Any, context: Any, least: int) -> float:
     """Seconds a step of the trainer's own loop, over at least so many steps."""
-    from trainables.lora import trial
+    from trainables.lora import course, trial
     from trainables.lora.image_session import session_for
     from trainables.lora.image_task import ImageTask
 
     task = ImageTask(trainer, session_for(trainer, context), context)
     try:
-        running = trial._Trial(task, task.engine, context, trial.Course(1000, "epoch"))
-        running.train(1)
-        before, epoch, started = task.engine.lanes[0].step_count, 1, time.perf_counter()
+        running = trial.Trial(task, task.engine, context, course.Course(1000, "epoch"))
+        running.train()
+        before, started = task.engine.lanes[0].step_count, time.perf_counter()
         while (done := task.engine.lanes[0].step_count - before) < least:
-            epoch += 1
-            running.train(epoch)
+            running.train()
         return (time.perf_counter() - started) / done
     finally:
         task.close()

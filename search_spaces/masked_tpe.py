@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Hashable
 from typing import Any
 
@@ -78,8 +79,10 @@ class MaskedTPE(TPESampler):
         question = (self._past.revision, trial.number, tuple(search_space.items()), had)
         known = self._known
         if known is None or known[0] != question:
-            good, others = self._past.split(study, self._n_good(study))
-            others = sorted([*others, *running], key=lambda one: one.number)
+            good, standing = self._past.split(study, self._n_good(study))
+            others = list(standing)
+            for one in running:  # a few, and the others are in order
+                insort(others, one, key=lambda other: other.number)
             build = self._build_parzen_estimator
             known = self._known = (
                 question,
@@ -87,6 +90,14 @@ class MaskedTPE(TPESampler):
                 build(study, search_space, others, False),
             )
         return known[1], known[2]
+
+    def _get_internal_repr(
+        self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution], study: Study
+    ) -> dict[str, NDArray[Any]]:
+        if len(search_space) > 1:
+            return super()._get_internal_repr(trials, search_space, study)
+        ((name, distribution),) = search_space.items()
+        return {name: np.asarray(self._past.internal(trials, name, distribution))}
 
     def _n_good(self, study: Study) -> int:
         rule = default_gamma if len(study.directions) == 1 else default_gamma_multiobjective

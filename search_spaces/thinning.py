@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from optuna.distributions import BaseDistribution
 from optuna.samplers._tpe.sampler import _split_trials
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -76,6 +77,7 @@ class Ranked:
         self._numbers: list[int] = []
         self._places: list[_Place] = []
         self._split: tuple[int, list[FrozenTrial], list[FrozenTrial]] | None = None
+        self._internal: dict[tuple[str, BaseDistribution], dict[int, float | None]] = {}
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -106,6 +108,21 @@ class Ranked:
             known = (n_good, self._of(sorted(good)), self._of(others))
             self._split = known
         return known[1], known[2]
+
+    def internal(self, trials: Iterable[FrozenTrial], name: str, distribution: BaseDistribution) -> list[float]:
+        """Optuna's inner numbers for a parameter's values, of the trials that have it. Worked out once a trial."""
+        known = self._internal.setdefault((name, distribution), {})
+        found = []
+        for trial in trials:
+            if trial.number in known:
+                value = known[trial.number]
+            else:
+                value = distribution.to_internal_repr(trial.params[name]) if name in trial.params else None
+                if trial.state.is_finished():
+                    known[trial.number] = value
+            if value is not None:
+                found.append(value)
+        return found
 
     def _of(self, numbers: Iterable[int]) -> list[FrozenTrial]:
         return [self._trials[number] for number in numbers]

@@ -71,3 +71,14 @@ def smollm2() -> str:
     except InputError as error:
         pytest.skip(str(error))
     return "smollm2"
+
+
+@pytest.fixture(scope="module")
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that no other module has filled; torch with one thread, whatever the last trial in this process had."""
+    import torch
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

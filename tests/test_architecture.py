@@ -21,6 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             *(
                 "atomic",
                 "baseline",
+                "closed",
                 "classifier_spec",
                 "custom_spec",
                 "dataset_spec",
@@ -30,14 +31,23 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "phases_check",
                 "phases_spec",
                 "locks",
+                "loopback",
                 "names",
                 "objective_spec",
                 "options",
+                "packing_check",
+                "pairs",
                 "pareto",
+                "preferences",
+                "rank_agreement",
                 "records",
                 "scheduler_spec",
                 "search_spec",
                 "termination",
+                "compare_statistics",
+                "verification",
+                "verify_ledger",
+                "verify_statistics",
             ),
             *(
                 "spec",
@@ -68,21 +78,42 @@ LAYERS: tuple[frozenset[str], ...] = (
             "live_study",
             "memory",
             "refusals",
+            "shares",
             "trial_log",
             "wording",
         }
     )
-    | {"recoveries"},
+    | {"recoveries", "verify_words"},
     frozenset({"agenda", "progress", "same_study", "sampling", "scheduler", "searcher", "stopping", "tracking"})
-    | {"heaviest", "limited"},
-    frozenset({"analysis", "compare", "figures", "lora_view", "rate", "scaffold", "sources", "verify", "view"})
-    | {"advise", "advice_evidence", "advice_view", "overrides", "places", "running_view"},
-    frozenset({"report"}),
+    | {"tracking_channel", "tracking_feed", "tracking_journal", "tracking_messages", "tracking_pictures"}
+    | {"tracking_process", "tracking_runs"}
+    | {"heaviest", "limited", "registered"},
+    frozenset(
+        {
+            "analysis",
+            "findings_view",
+            "next_study",
+            "compare",
+            "compare_view",
+            "figures",
+            "lora_view",
+            "rate",
+            "scaffold",
+            "sources",
+            "verify_view",
+            "view",
+        }
+    )
+    | {"advise", "advice_evidence", "advice_view", "overrides", "places", "running_view"}
+    | {"dashboard", "dashboard_notes", "dashboard_storage", "rating", "rating_view", "ratings", "taste", "taste_file"},
+    frozenset({"report", "team_report"}),
     frozenset({"phases_report"}),
-    frozenset({"study", "tuning", "single", "loras", "texts", "placing", "measuring"})
-    | {"along", "job_secrets", "submission"},
-    frozenset({"phases"}),
-    frozenset({"cli", "lora_commands", "result_commands", "study_commands", "train_commands", "submit_commands"}),
+    frozenset({"study", "tuning", "single", "loras", "texts", "placing", "measuring", "packing"})
+    | {"along", "hosted", "job_secrets", "submission"},
+    frozenset({"phases", "verify", "verify_measure"}),
+    frozenset({"cli", "lora_commands", "result_commands", "study_commands", "train_commands", "submit_commands"})
+    | {"rating_commands", "findings_commands"}
+    | {"verify_commands"},
 )
 """The spine from the bottom up. A file imports its own layer and those below it."""
 
@@ -95,13 +126,16 @@ RAY_ONLY_IN = {
     "tune_lora/scheduler/deciding.py",
     "tune_lora/scheduler/optuna_pruners.py",
     "tune_lora/scheduler/pausing.py",
+    "tune_lora/scheduler/queue.py",
     "tune_lora/limited.py",
+    "tune_lora/registered.py",
     "tune_lora/stopping.py",
     "tune_lora/tracking.py",
     "trainables/ray_adapter.py",
     "trainables/ray_host.py",
     "cluster/connect.py",
     "cluster/dashboard.py",
+    "cluster/pool.py",
     "cluster/submit.py",
 }
 TORCH_FAMILY = {
@@ -217,7 +251,9 @@ def test_ray_stays_in_its_files() -> None:
 
 
 def test_wandb_stays_in_tracking() -> None:
-    assert set(importers_of({"wandb"})) <= {"tune_lora/tracking.py"}
+    assert set(importers_of({"wandb"})) == {"tune_lora/tracking_runs.py", "tune_lora/team_report/_server.py"}
+    reports = {"tune_lora/team_report/_server.py", "tune_lora/team_report/_blocks.py"}
+    assert set(importers_of({"wandb_workspaces"})) == reports
 
 
 def test_torch_stays_in_the_trainables() -> None:

@@ -74,3 +74,13 @@ def test_no_verdict_was_typed_in(path: Path) -> None:
     content = json.loads(path.read_text("utf-8"))
     for one in content if isinstance(content, list) else [content]:
         assert one["ok"] is common.is_reached(one["measured"], one["goal"])
+
+
+def test_slots_are_counted_from_when_all_are_filled() -> None:
+    from benchmarks.slots_busy import Ran, busy_share
+
+    early = [Ran(1, [(0.0, 1.0)]), Ran(1, [(1.0, 2.0)])]  # one worker runs two trials before the other is there
+    filled = [Ran(1, [(2.0, 6.0)]), Ran(2, [(2.0, 3.0), (4.0, 5.0)]), Ran(2, [(6.0, 7.0)])]
+    share, seconds = busy_share(early + filled, slots=2)
+    assert seconds == 4.0
+    assert share == (4.0 + 2.0) / (2 * 4.0)

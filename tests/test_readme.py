@@ -1,56 +1,89 @@
-"""The README: its commands exist, its links lead somewhere, its pictures are there."""
+"""The README is short, in order, and quotes what was measured; links of all pages lead somewhere."""
 
 from __future__ import annotations
 
+import json
 import re
-import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.docs.blocks import PAGES
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text("utf-8")
-COMMANDS = [
-    line.removeprefix("$ ").strip()
-    for block in re.findall(r"```(?:console|bash|sh|shell)\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.splitlines()
-    if line.strip() and not line.lstrip().startswith("#")
-]
-LINKS = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if "://" not in link and not link.startswith("#")]
 
 
-def test_it_shows_the_two_commands() -> None:
-    assert "make demo" in COMMANDS
-    assert "make test" in COMMANDS
+def without_blocks(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", (ROOT / page).read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
-def test_make_knows_its_targets(command: str) -> None:
-    target = next(word for word in command.split()[1:] if "=" not in word)
-    ended = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 0, ended.stderr
+def anchors(page: Path) -> set[str]:
+    """Headings as GitHub names them."""
+    titles = re.findall(r"^#+ (.+)$", without_blocks(page), re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in titles]
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in plain}
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "tune-lora " in c])
-def test_the_command_line_knows_its_commands(command: str) -> None:
-    from typer.main import get_command
-
-    from tune_lora.cli import app
-
-    words = command.partition("tune-lora ")[2].split("#")[0].split()
-    known = get_command(app)
-    assert words[0].startswith("-") or words[0] in known.commands  # type: ignore[attr-defined]  # it is a group
-    if not words[0].startswith("-"):
-        options = {name for parameter in known.commands[words[0]].params for name in parameter.opts}  # type: ignore[attr-defined]
-        asked = {word.partition("=")[0] for word in words[1:] if word.startswith("-")}
-        assert asked <= options | {"--help"}
+def test_it_shows_the_two_commands_and_fits_in_a_few_screens() -> None:
+    lines = TEXT.splitlines()
+    assert "make demo" in lines and "make test" in lines
+    assert len(lines) < 150
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link.partition("#")[0]).exists()
+def test_a_newcomer_meets_things_in_this_order() -> None:
+    order = ["## Why", "## 60 seconds", "## On your own GPU, overnight", "## On a cluster", "## Further"]
+    places = [TEXT.index(f"\n{heading}\n") for heading in order]
+    assert places == sorted(places)
+    assert len(re.findall(r"^!\[", TEXT, re.MULTILINE)) == 1 and TEXT.index("![") < places[0]
 
 
-def test_there_is_something_to_test() -> None:
-    assert len(COMMANDS) >= 4
-    assert LINKS
+QUOTED = {
+    "lora_learns_val_loss": "by {:.0f} spreads",
+    "lora_learns_identity": "and {:.1f} of the likeness",
+    "verify_picks_best": "best {:.2f} times as often",
+    "verify_coverage_recommended": "{:.0%} to",
+    "verify_coverage_recommended_highest": "to {:.1%} hold the truth",
+    "search_wall_share": "needs {:.0%} of the wall time",
+    "driver_1000_ratio": "`driver_1000_ratio`, {:.2f}",
+    "packed_vs_processes": "two packs train {:.2f} times",
+}
+"""Figures that the README quotes, and the words around them."""
+
+
+@pytest.mark.parametrize("name", QUOTED)
+def test_figures_that_it_quotes_are_those_that_were_measured(name: str) -> None:
+    files = (ROOT / "benchmarks" / "results").glob("*.json")
+    every = [one for file in files if ".quick." not in file.name for one in json.loads(file.read_text("utf-8"))]
+    (measured,) = [one["measured"] for one in every if one["name"] == name]
+    assert QUOTED[name].format(measured) in TEXT
+
+
+def test_faults_and_trees_are_as_it_says() -> None:
+    def of(file: str, name: str) -> dict[str, Any]:
+        results = json.loads((ROOT / "benchmarks" / "results" / f"{file}.json").read_text("utf-8"))
+        return next(one for one in results if one["name"] == name)
+
+    lost = of("faults_lost", "faults_lost")
+    assert (lost["measured"], lost["runs"], lost["note"].count(" lost, 0 doubled, 0 hung")) == (0, 200, 10)
+    assert abs(of("chi_vs_forest", "chi_vs_forest")["measured"]) < 0.01
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_blocks(page)):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.resolve().relative_to(ROOT)), f"{page}: {link}"
+
+
+def test_every_page_can_be_found_from_the_index() -> None:
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    links = {((ROOT / "docs") / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)\s]+)\)", index)}
+    missing = [page for page in PAGES if (ROOT / page).resolve() not in links and page.name != "index.md"]
+    assert not missing

@@ -14,11 +14,11 @@ from trainables import checkpoints
 from trainables.protocol import Cause
 from tune_lora.knowledge import Reference
 from tune_lora.live_study import LiveStudy
+from tune_lora.records import RETRY
 from tune_lora.store import TrialRecord
 from tune_lora.trial_log import TrialLog
 
 SAMPLER = "sampler"
-RETRY = "retry:"
 
 
 def settle(

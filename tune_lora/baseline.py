@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tune_lora.records import StudyRecord, TrialRecord, completed
+from tune_lora.records import PRIOR, StudyRecord, TrialRecord, completed, origin_of
 
 BASELINE = "baseline"
-PROVENANCE = f"prior:{BASELINE}"
-_AGAIN = "retry:"
+PROVENANCE = f"{PRIOR}{BASELINE}"
 BEST, WORST = 5, 3
 """How many trials are shown of each end."""
 
@@ -50,10 +49,7 @@ def is_one(number: int, provenance: Callable[[int], str]) -> bool:
     """Whether a trial is the baseline, or runs it again because the infrastructure had ended it. `provenance` is that
     of the trial of a number, empty where there is none.
     """
-    origin = provenance(number)
-    while origin.startswith(_AGAIN):
-        origin = provenance(int(origin.removeprefix(_AGAIN)))
-    return origin == PROVENANCE
+    return origin_of(number, provenance) == PROVENANCE
 
 
 def improvement(record: StudyRecord, trial: TrialRecord) -> float | None:
@@ -89,7 +85,7 @@ def worst(record: StudyRecord, n: int = WORST) -> list[TrialRecord]:
 
 def changes(record: StudyRecord) -> list[Change]:
     """What the best trial does differently from the baseline, one entry a hyperparameter."""
-    base, winner = baseline_trial(record), record.best
+    base, winner = baseline_trial(record), record.winner
     if base is None or winner is None:
         return []
     was, now = record.tried(base), record.tried(winner)
@@ -108,7 +104,7 @@ class Measure:
 
 def measures(record: StudyRecord) -> list[Measure]:
     """What was measured of the baseline and of the best trial, those of single folds left out."""
-    base, winner = baseline_trial(record), record.best
+    base, winner = baseline_trial(record), record.winner
     if base is None or winner is None or base.number == winner.number:
         return []
     shared = [name for name in base.metrics if name in winner.metrics and not name.startswith("fold_")]

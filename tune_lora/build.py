@@ -13,7 +13,7 @@ from trainables import llm_lora
 from trainables.protocol import Trainer
 from trainables.rules import is_known
 from trainables.rules import mistakes as mistakes_in
-from tune_lora import phases_check
+from tune_lora import packing_check, phases_check
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import Knowledge, gather
 from tune_lora.records import CLOCK
@@ -54,9 +54,10 @@ def plan(spec: StudySpec) -> Plan:
         if path and not Path(path).exists():
             mistakes.append(f"evaluation.{name}: {path!r} does not exist; must be a file of weights, or left out")
     if space is not None:
-        mistakes.extend(f"space: {mistake}" for mistake in _unfit(space, trainer) if mistake not in mistakes)
+        mistakes.extend(f"space: {mistake}" for mistake in unfit(space, trainer) if mistake not in mistakes)
         mistakes.extend(unknown(spec))
         mistakes.extend(_another_task(spec, space))
+        mistakes.extend(packing_check.mistakes(spec, space, trainer))
         if spec.phases:
             _collect(mistakes, lambda: phases_check.check(spec, space))
         knowledge = _collect(mistakes, lambda: gather(spec, space))
@@ -130,7 +131,7 @@ def _said_otherwise(spec: StudySpec) -> set[str]:
     return {one for one, other in both_ways if other in spec.fixed and one not in spec.fixed}
 
 
-def _unfit(space: Space, trainer: Trainer) -> Iterable[str]:
+def unfit(space: Space, trainer: Trainer) -> Iterable[str]:
     """What the trainer says of the space's configurations: each choice of each parameter once."""
     seen: dict[str, None] = {}
     for params in space.examples():

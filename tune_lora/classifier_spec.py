@@ -6,20 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainables.classification.settings import ANY, ARCHITECTURES
 from trainables.classification.source import DataSource
+from tune_lora.closed import Closed
 
 DEMO_SHAPES = "demo-shapes"
 
 
-class ClassifierSpec(BaseModel):
+class ClassifierSpec(Closed):
     """A folder of images (a subfolder a class, or a metadata.jsonl or .csv), a listing, a table, or ``demo-shapes``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
+    path: str = Field(description="a folder, a listing, a table, or demo-shapes")
     kind: Literal["auto", "image", "image_text", "text", "tabular"] = Field("auto", description="by what is there")
     label: str = Field("label", description="the column of the class; folders need none")
     text: str | None = Field(None, description="the column of a text; images that have one are image_text")

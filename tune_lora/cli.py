@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 
 from trainables.redaction import redacted
-from tune_lora import __version__, lora_commands, result_commands, study_commands, submit_commands, train_commands
+from tune_lora import (
+    __version__,
+    findings_commands,
+    lora_commands,
+    rating_commands,
+    result_commands,
+    study_commands,
+    submit_commands,
+    train_commands,
+    verify_commands,
+)
 from tune_lora.errors import TuneLoraError, one_line
 
 app = typer.Typer(
@@ -55,7 +65,16 @@ def _root(
     """
 
 
-for topic in (study_commands, submit_commands, result_commands, train_commands, lora_commands):
+for topic in (
+    study_commands,
+    submit_commands,
+    result_commands,
+    findings_commands,
+    rating_commands,
+    verify_commands,
+    train_commands,
+    lora_commands,
+):
     topic.register(app)
 
 

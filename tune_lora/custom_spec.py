@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from tune_lora.closed import Closed
 
 
-class CustomSpec(BaseModel):
+class CustomSpec(Closed):
     """Each may also be an attribute of the function: ``train.horizon = "epochs"``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     horizon: int | str | None = Field(None, description="budget of a whole trial, or the setting that holds it")
     unit: Literal["epoch", "step", "fold"] | None = Field(None, description="what is counted; null: epoch")

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tune_lora import atomic, baseline, store, wording
+from tune_lora import atomic, baseline, store, verify_words, wording
 from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -58,13 +58,16 @@ def write_best_params(path: Path, record: StudyRecord) -> Path:
     With several objectives the best is the member of the Pareto front that is recommended, and the whole front stands
     below it.
     """
-    best = record.best
+    best = record.winner
     content: dict[str, Any] = {
-        "best_value": best.value if best else None,
+        "best_value": record.winner_value,
         "best_params": record.tried(best) if best else {},
         "n_trials": sum(trial.state in ("complete", "pruned", "failed") for trial in record.trials),
         "best_trial_number": best.number if best else None,
     }
+    if sure := verify_words.note(record):
+        content["verification"] = {"is_verified": record.is_verified, "searched_value": best.value if best else None}
+        content["verification"]["in_words"] = sure
     if record.has_several:
         content |= {
             "best_values": _by_objective(record, best) if best else {},
@@ -80,17 +83,21 @@ def write_best_params(path: Path, record: StudyRecord) -> Path:
 
 def write_best_config(path: Path, record: StudyRecord) -> Path:
     """Writes the best trial's whole resolved configuration, with its origin as comments."""
-    best = record.best
+    best = record.winner
     if best is None:
         heading = f"study {record.name}: no trial completed, so there is no best configuration"
         return atomic.write_text(path, _comment(heading) + "{}\n")
-    values = [best.value] if best.value is not None else best.values
+    values = best.values if record.winner_value is None else [record.winner_value]
     names = [objective.name for objective in record.objectives] or [record.score_name]
     told = ", ".join(f"{name} {value:.6g}" for name, value in zip(names, values, strict=True))
     heading = f"study {record.name}: trial {best.number}, {told}"
     notes = wording.trade(record)
     notes += ["uncalibrated: the score does not compare with other studies"] if record.is_uncalibrated else []
-    if not record.is_verified:
+    if sure := verify_words.note(record):
+        notes.append(sure)
+    if record.overtaken_by is not None:
+        notes += wording.caveats(record)[-1:]
+    elif not record.is_verified:
         notes.append("not verified with other seeds and prompts")
     return atomic.write_text(path, _comment(heading, *notes) + _yaml(best.config))
 
@@ -114,8 +121,9 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
     Columns: number, state, cause, value (with ``improvement_percent`` against the study's own baseline trial, where it
     has one; with several objectives ``values.*``, and ``pareto``, whether a complete trial
     is on the front), provenance, ``params.*`` (what was tried under the sampled names), ``config.*`` (derived and fixed
-    values), ``metrics.*`` of the last report, seconds, started, finished, message,
-    notes (on what was carried over). They are the whole study's columns, whichever trials are asked for.
+    values), ``metrics.*`` of the last report, seconds (of a device: its own share where it trained in a pack), pack
+    (how many seats its base had; 1: it trained alone), started, finished, message, notes (on what was carried over).
+    They are the whole study's columns, whichever trials are asked for.
     """
     params = record.parameter_names
     config = _names((trial.config for trial in record.trials), without=params)
@@ -127,7 +135,7 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
         *(f"params.{name}" for name in params),
         *(f"config.{name}" for name in config),
         *(f"metrics.{name}" for name in metrics),
-        *("seconds", "started", "finished", "message", "notes"),
+        *("seconds", "pack", "started", "finished", "message", "notes"),
     )
     leading = {trial.number for trial in pareto(record)}
     gains = baseline.improvements(record) if baseline.baseline_trial(record) else None
@@ -139,7 +147,7 @@ def trial_table(record: StudyRecord, trials: Iterable[TrialRecord]) -> Table:
             *_cells(record.tried(trial), params),
             *_cells(trial.config, config),
             *_cells(trial.metrics, metrics),
-            *(trial.seconds, trial.started, trial.finished, trial.message or None),
+            *(trial.seconds, trial.pack, trial.started, trial.finished, trial.message or None),
             "; ".join(trial.notes) or None,
         )
         for trial in trials
@@ -190,6 +198,7 @@ _FIXED_TYPES: Mapping[str, pa.DataType] = {
     store.IMPROVEMENT: pa.float64(),
     "pareto": pa.bool_(),
     "seconds": pa.float64(),
+    "pack": pa.int64(),
     "started": pa.timestamp("us"),
     "finished": pa.timestamp("us"),
 }

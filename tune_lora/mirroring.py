@@ -131,12 +131,25 @@ def fetch(spec: StudySpec, record: StudyRecord, say: Say) -> None:
 def _fetch_trials(place: MirrorStore, spec: StudySpec, record: StudyRecord) -> None:
     _fetch_all(place, f"{spec.name}/base", spec.folder / "base")  # what was away when it was made
     for image in {image for trial in record.trials for images in trial.images.values() for image in images.values()}:
-        parts = Path(image).parts  # trials/<n>/...; a database must not choose where files land
-        if parts[0] == "trials" and len(parts) > 2 and os.pardir not in parts and not (spec.folder / image).exists():
-            _get_where_there(place, f"{spec.name}/trials/{parts[1]}/files/{'/'.join(parts[2:])}", spec.folder / image)
-    if record.best is not None:
-        below = f"trials/{record.best.number}"
+        _fetch_picture(place, spec, image)
+    for number in {trial.number for trial in (record.best, record.winner) if trial is not None}:
+        below = f"trials/{number}"
         _fetch_all(place, f"{spec.name}/{below}/files", spec.folder / below)
+
+
+def _fetch_picture(place: MirrorStore, spec: StudySpec, image: str) -> None:
+    parts = Path(image).parts  # trials/<n>/...; a database must not choose where files land
+    if parts[0] == "trials" and len(parts) > 2 and os.pardir not in parts and not (spec.folder / image).exists():
+        _get_where_there(place, f"{spec.name}/trials/{parts[1]}/files/{'/'.join(parts[2:])}", spec.folder / image)
+
+
+def picture_fetcher(spec: StudySpec) -> Callable[[str], None] | None:
+    """Brings one picture of a trial, by its path relative to the results folder, while the study runs; None where there
+    is no mirror. Raises StudyError where the mirror is away."""
+    if spec.resources.mirror is None:
+        return None
+    place = MirrorStore(spec.resources.mirror)
+    return lambda image: _fetch_picture(place, spec, image)
 
 
 def fetch_base(spec: StudySpec, folder: Path, say: Say) -> None:

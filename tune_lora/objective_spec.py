@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -15,36 +13,76 @@ from pydantic import (
     model_validator,
 )
 
+from trainables.preference import FEATURES, Preference, Term
+from tune_lora.closed import Closed
 from tune_lora.errors import nearest
 from tune_lora.records import CLOCK, Direction, Objective
 
-WEIGHTS = ("style", "lpips", "clip", "identity", "failures")
+WEIGHTS = ("style", "lpips", "clip", "identity", "failures", "preference")
 TARGETS = ("brightness", "contrast", "diversity", "clip", "saturation")
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MetricSpec(_Closed):
+class MetricSpec(Closed):
     """One of several objectives."""
 
-    name: str
-    direction: Direction = "minimize"
+    name: str = Field(description="as trials report it")
+    direction: Direction = Field("minimize", description="which way is better")
 
 
-class ObjectiveSpec(_Closed):
+class TermSpec(Closed):
+    """How one metric counts in a preference: `weight` a `scale` away from `mean`, from `low` to `high`."""
+
+    weight: float = Field(allow_inf_nan=False, description="how much one scale of it is worth")
+    mean: float = Field(allow_inf_nan=False, description="of the judged trials")
+    scale: float = Field(gt=0, allow_inf_nan=False, description="standard deviation over the judged trials")
+    low: float = Field(allow_inf_nan=False, description="least that was judged; below, it counts as this")
+    high: float = Field(allow_inf_nan=False, description="most that was judged; above, it counts as this")
+
+
+class PreferenceSpec(Closed):
+    """What people like, by metric, as `tune-lora rate --learn` writes it. `learnt_from` says from what and how well."""
+
+    metrics: dict[str, TermSpec] = Field(description="how each metric counts, by name")
+    learnt_from: str = Field("", description="from what, and how well, in words")
+
+    @field_validator("metrics")
+    @classmethod
+    def metrics_are_measured(cls, value: dict[str, TermSpec]) -> dict[str, TermSpec]:
+        if not value:
+            raise ValueError(f"got none; must be some of {', '.join(FEATURES)}")
+        for name in value:
+            if name not in FEATURES:
+                raise ValueError(f"unknown metric {name!r}; {nearest(name, FEATURES)}")
+        return value
+
+    def learnt(self) -> Preference:
+        """What evaluates pictures by it."""
+        return Preference({name: Term(**term.model_dump()) for name, term in self.metrics.items()})
+
+
+class ObjectiveSpec(Closed):
     """What is best: one `metric`, or several `metrics`, of which schedulers look at `prune_on`. `weights` are those of
-    the score; `targets` is ``reference``, ``spec``, or numbers by name."""
+    the score; `targets` is ``reference``, ``spec``, or numbers by name; `preference` is what people like."""
 
-    metric: str = "score"
-    direction: Direction = "minimize"
+    metric: str = Field(
+        "score", description="what is optimised; where the file says nothing, llm_lora has val_loss, classifier val_acc"
+    )
+    direction: Direction = Field(
+        "minimize", description="which way is better; of val_acc, if it is not named, maximize"
+    )
     metrics: tuple[MetricSpec, ...] | None = Field(None, description="two or more; a name alone is minimized")
     prune_on: str | None = Field(
         None, description="one of the metrics; null: the first that trials report on their way"
     )
-    weights: dict[str, float] = Field(default_factory=dict)
-    targets: str | dict[str, float] | None = None
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="of the score's terms, by name; those that are left out keep their defaults"
+    )
+    targets: str | dict[str, float] | None = Field(
+        None,
+        description="of the score: reference (as the training images measure), spec (the numbers of docs/scoring.md), "
+        "or numbers by name; null: spec with weights of AlexNet and ViT-B/32, else reference",
+    )
+    preference: PreferenceSpec | None = Field(None, description="of image LoRAs; `tune-lora rate --learn` writes it")
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -89,6 +127,15 @@ class ObjectiveSpec(_Closed):
             hint = nearest(self.prune_on, reported)
             raise ValueError(
                 f"prune_on: got {self.prune_on!r}; must be a metric that trials report on their way; {hint}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_preference_that_counts_is_known(self) -> ObjectiveSpec:
+        if self.weights.get("preference") and self.preference is None:
+            raise ValueError(
+                "weights.preference: got a weight without objective.preference; must have what was learnt "
+                "(`tune-lora rate RESULTS --learn STUDY` writes both)"
             )
         return self
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from tune_lora import atomic, exports, wording
 from tune_lora.figures import gains_figure
 from tune_lora.gains import Gain, Interval, PhaseGain, PhasesRecord
-from tune_lora.report import embedded
+from tune_lora.report import figure
 from tune_lora.spec import StudySpec
 
 FIGURE = "gains.png"
@@ -94,7 +94,7 @@ def render(record: PhasesRecord, spec: StudySpec) -> str:
         record=record,
         planned=len(spec.phases),
         stop_reason=record.stop_reason,
-        figure=embedded(spec.folder / "figures" / FIGURE, "measured gains"),
+        figure=figure(spec.folder / "figures" / FIGURE, "measured gains"),
         phases=[_phase(phase, record, spec, number) for number, phase in enumerate(record.phases, start=1)],
         levels=[_level(label, values) for label, values in record.values.items()],
         end=wording.settings(record.end),

@@ -17,7 +17,7 @@ from trainables import shared_results
 from tune_lora import measuring, same_study, store
 from tune_lora.build import Plan
 from tune_lora.errors import InputErrors
-from tune_lora.spec import ResourcesSpec, StudySpec
+from tune_lora.spec import LARGEST_PACK, ResourcesSpec, StudySpec
 
 if TYPE_CHECKING:
     from tune_lora.study import View
@@ -28,16 +28,18 @@ _GIB = 1024**3
 @dataclass(frozen=True)
 class Slots:
     """How the study's trials are placed: what one asks for, and how many run side by side at first. `now` is how many
-    do now; None: always as many. `mark` is the file in the results that a worker must see to begin (None: any may)."""
+    do now; None: always as many. `mark` is the file in the results that a worker must see to begin (None: any may).
+    Where `seats` trials share a base, `trial` is what they ask for together."""
 
     trial: TrialResources
     count: int
     now: Callable[[], int] | None = None
     mark: Path | None = None
+    seats: int = 1
 
     @property
     def threads(self) -> int:
-        """CPU threads of one trial."""
+        """CPU threads of one trial, or of those that share a base."""
         return max(1, int(self.trial.cpu))
 
     def limit(self) -> int:
@@ -67,7 +69,7 @@ def place(spec: StudySpec, there: Capacity, view: View, mark: Path | None = None
     resources = spec.resources
     there = _with_a_node_for(asked(resources, there), resources, there, view)
     _check_all_see(spec, mark)
-    return replace(fixed(resources, asked(resources, there), there), mark=mark)
+    return replace(fixed(resources, asked(resources, there), there, _most_seats(resources)), mark=mark, seats=1)
 
 
 def packed(placed: Slots, ready: Plan, study: optuna.Study, view: View) -> Slots:
@@ -85,20 +87,37 @@ def packed(placed: Slots, ready: Plan, study: optuna.Study, view: View) -> Slots
     return replace(fixed(resources, trial, there), mark=placed.mark)
 
 
-def fixed(resources: ResourcesSpec, trial: TrialResources, there: Capacity) -> Slots:
-    """Slots for trials of a known size."""
+def shared(placed: Slots, resources: ResourcesSpec, seats: int) -> Slots:
+    """The same with so many trials on each base.
+
+    Raises:
+        InputError: fewer fit than were asked for.
+    """
+    if resources.packing == "off":
+        return placed
+    return replace(fixed(resources, placed.trial, connect.capacity(), seats), mark=placed.mark)
+
+
+def _most_seats(resources: ResourcesSpec) -> int:
+    """How many trials may come to share a base; ``auto`` is not measured yet."""
+    most = {"off": 1, "auto": LARGEST_PACK}
+    return most[resources.packing] if isinstance(resources.packing, str) else resources.packing
+
+
+def fixed(resources: ResourcesSpec, trial: TrialResources, there: Capacity, seats: int = 1) -> Slots:
+    """Slots for trials of a known size, or for so many `seats` as share what one of them asks for."""
     grows = resources.wait_hours is not None
-    fitting = fits.fitting(trial, there) if grows else fits.slots(trial, there)
+    fitting = seats * (fits.fitting(trial, there) if grows else fits.slots(trial, there))
     count = fits.concurrent(resources.concurrent, fitting, grows=grows)
     watched = connect.Watched()
 
     def now() -> int:
-        left = fits.fitting(trial, watched())
+        left = seats * fits.fitting(trial, watched())
         most = left if resources.concurrent == "auto" else min(int(resources.concurrent), left)
         # One may always begin: where all nodes have left, Ray sees that one is wanted.
         return fits.concurrent(resources.concurrent, left, grows=True) if grows else max(1, most)
 
-    return Slots(trial, count, now)
+    return Slots(trial, count, now, seats=seats)
 
 
 def asked(resources: ResourcesSpec, there: Capacity) -> TrialResources:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from trainables.protocol import Cause
 from tune_lora import store
-from tune_lora.agenda import RETRY
 from tune_lora.live_study import LiveStudy
-from tune_lora.records import TrialRecord
+from tune_lora.records import RETRY, TrialRecord
 
 
 class Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -16,8 +16,11 @@ Direction = Literal["minimize", "maximize"]
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
 
 CLOCK = ("train_seconds", "train_seconds_per_epoch")
-"""Metrics that every trainer has, because the study measures them: training time over all restarts, known at the end
-of a trial."""
+"""Metrics that every trainer has, because the study measures them: time over all restarts, its own share where trials
+share a device's; known at the end of a trial."""
+
+PRIOR, RETRY = "prior:", "retry:"
+"""How the provenance begins of a trial that somebody named, and of one that runs another again."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class TrialRecord:
     values are in `values` (one an objective; empty unless completed). `params` are the sampled values, `config` all
     resolved ones (derived and fixed included; equal to `params` plus what a prior set outside the space). `curve` maps
     budget to the score that the scheduler saw there; `history` maps budget to all metrics of that report. `images` maps
-    budget to labelled paths relative to the study's folder. `seconds` is training time.
+    budget to labelled paths relative to the study's folder. `seconds` is the time that a device spent on it: all that
+    passed where it trained alone, its own share where up to `pack` trials shared a base.
     """
 
     number: int
@@ -61,6 +65,7 @@ class TrialRecord:
     started: dt.datetime | None = None
     finished: dt.datetime | None = None
     values: tuple[float, ...] = ()
+    pack: int = 1
 
     @property
     def counts(self) -> bool:
@@ -79,6 +84,7 @@ class StudyRecord:
 
     `direction` is that of the score which schedulers see. `objectives` are there where a study has several, and empty
     where it has one. `score_name` is what its values are called. `incidents` are what happened to it as it ran.
+    `ratings` are what people preferred of its pictures (`tune_lora.preferences.of`).
     """
 
     name: str
@@ -97,6 +103,7 @@ class StudyRecord:
     objectives: tuple[Objective, ...] = ()
     score_name: str = "score"
     incidents: tuple[Incident, ...] = ()
+    ratings: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def has_several(self) -> bool:
@@ -125,6 +132,10 @@ class StudyRecord:
     def provenances(self) -> Mapping[int, str]:
         """Where each trial is from, by its number."""
         return {trial.number: trial.provenance for trial in self.trials}
+
+    def origin(self, trial: TrialRecord) -> str:
+        """Where a trial is from, by way of those that it runs again."""
+        return origin_of(trial.number, lambda number: self.provenances.get(number, ""))
 
     @cached_property
     def _completed(self) -> list[TrialRecord]:
@@ -174,9 +185,67 @@ class StudyRecord:
         return self.calibration.get("calibrated") is False
 
     @property
+    def verified(self) -> TrialRecord | None:
+        """The trial that did best when the leaders were measured again with other seeds (`tune_lora.verify`)."""
+        named = self.verification.get("trial")
+        return next((trial for trial in self._completed if trial.number == named), None)
+
+    @property
+    def overtaken_by(self) -> TrialRecord | None:
+        """The search's best, where it has come since the leaders were verified and leads all of them."""
+        verified, best = self.verified, self.best
+        if verified is None or best is None:
+            return None
+        known = {verified.number, *(one["trial"] for one in self.verification.get("candidates", ()))}
+        known |= {int(number) for number in self.verification.get("failed", ())}
+        return None if best.number in known else best
+
+    @property
+    def winner(self) -> TrialRecord | None:
+        """The trial to recommend: the verified one where there is one, else the search's best."""
+        return self.verified or self.best
+
+    @property
+    def winner_value(self) -> float | None:
+        """What the winner is worth: as it was measured again where it was, else its value in the search."""
+        winner = self.winner
+        known = {one["trial"]: one["mean"] for one in self.verification.get("candidates", ())}
+        return None if winner is None else known.get(winner.number, winner.value)
+
+    @property
+    def winner_in_the_search(self) -> float | None:
+        """What the winner is worth beside values of the search: its own there where it was judged by new prompts, which
+        move all; where it was trained again, by the search's own measure, what that gave."""
+        winner = self.winner
+        if winner is None or self.verification.get("kind") != "checkpoint":
+            return self.winner_value
+        return winner.value
+
+    @property
+    def winner_beside_untrained(self) -> tuple[float | None, float | None, str]:
+        """What the winner and the untrained base are worth by the same measure, and which one that is where there are
+        two: new prompts move both."""
+        again = self.verification.get("untrained")
+        if self.verified is None:
+            return self.winner_value, self.untrained, ""
+        if again:
+            return self.winner_value, float(again["mean"]), "by prompts and seeds that the search never saw"
+        where = "in the search" if self.verification.get("kind") == "checkpoint" else ""
+        return self.winner_in_the_search, self.untrained, where
+
+    @property
     def is_verified(self) -> bool:
-        """Whether the present best is the trial that was evaluated again with other seeds and prompts."""
-        return self.best is not None and self.verification.get("trial") == self.best.number
+        """Whether the winner was measured again with other seeds, beside all that could be better by the search."""
+        return self.verified is not None and self.overtaken_by is None
+
+
+def origin_of(number: int, provenance: Callable[[int], str]) -> str:
+    """Where a trial is from; one that runs another again, because the infrastructure had ended it, is from where that
+    was. `provenance` is that of the trial of a number, empty where there is none."""
+    origin = provenance(number)
+    while origin.startswith(RETRY):
+        origin = provenance(int(origin.removeprefix(RETRY)))
+    return origin
 
 
 def completed(record: StudyRecord) -> list[TrialRecord]:

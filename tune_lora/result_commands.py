@@ -19,17 +19,30 @@ def register(app: typer.Typer) -> None:
     """Makes these commands the program's."""
     app.command()(top)
     app.command(cls=several_values("--params"))(plot)
+    app.command()(report)
     app.command()(advise)
 
 
-def top(results: Results, n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 10) -> None:
-    """List the best trials.
+def top(
+    results: Results,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many trials.")] = 10,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="NAME", help="Only this hyperparameter, pruned and failed ones too.")
+    ] = None,
+) -> None:
+    """List the best trials; with --by the values tried of one hyperparameter, by score.
 
-    Example: tune-lora top results/demo -n 5
+    Example: tune-lora top results/demo -n 20 --by learning_rate
     """
     from tune_lora import sources, view
 
-    Console().print(view.top_table(sources.record_of(results), n))
+    record = sources.record_of(results)
+    if by is None:
+        Console().print(view.top_table(record, n))
+        return
+    from tune_lora import analysis, findings_view
+
+    Console().print(findings_view.tried(record, by, analysis.tried(record, by), n))
 
 
 def plot(
@@ -56,6 +69,29 @@ def plot(
     kinds = cast("list[figures.Kind]", kind or figures.kinds_of(record))
     for path in figures.draw_each(record, study, kinds, target, figures.named(record, params)):
         typer.echo(path)
+
+
+def report(
+    results: Results,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Make the W&B Report of the study, or bring it up to date.")
+    ] = False,
+) -> None:
+    """Write report.html again as the study stands; with --wandb the team's report at Weights & Biases.
+
+    Example: tune-lora report results/demo --wandb
+    """
+    from tune_lora import report as page
+    from tune_lora import sources, store
+
+    if not wandb:
+        folder = sources.results_folder(results)
+        typer.echo(page.write(store.load(folder), folder))
+        return
+    from tune_lora import team_report
+
+    for line in team_report.publish(results).lines():
+        typer.echo(line)
 
 
 def advise(

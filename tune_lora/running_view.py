@@ -40,7 +40,8 @@ def _table(running: list[TrialRecord], folder: Path, now: dt.datetime, is_mirror
     for trial in running:
         since = wording.duration((now - trial.started).total_seconds()) if trial.started else ""
         reached, machine = _place(trial, folder, is_mirrored)
-        table.add_row(f"trial {trial.number}", since, reached, machine)
+        beside = f", in a pack of {trial.pack}" if trial.pack > 1 else ""
+        table.add_row(f"trial {trial.number}", since, reached, machine + beside)
     return table
 
 

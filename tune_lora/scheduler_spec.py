@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from tune_lora.closed import Closed
 from tune_lora.errors import InputError, nearest
 
 AUTO = "auto"
@@ -79,15 +80,13 @@ def scheduler_name(name: str) -> str:
     return found
 
 
-class SchedulerSpec(BaseModel):
+class SchedulerSpec(Closed):
     """Who stops a trial early. Budgets count epochs, steps or folds, as the trainer does.
 
-    What is left out has the value of `DEFAULTS`; what the chosen scheduler does not read is a mistake.
+    What is left out has its default; what the chosen scheduler does not read is a mistake.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = "asha"
+    name: str = Field("asha", description="who decides")
     grace: int | str | None = Field(None, description="no trial is stopped before this budget; auto: measured")
     eta: float | None = Field(None, gt=1, description="one in eta survives a rung; rungs at grace, grace * eta, ...")
     min_results: int | None = Field(None, ge=2, description="what a rung must hold before it stops anybody")

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from search_spaces.feasible import sampler_name
+from tune_lora.closed import Closed
 from tune_lora.errors import InputError
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class WarmStartSpec(_Closed):
+class WarmStartSpec(Closed):
     """An earlier study to learn from. `study` is its results folder, its study.db, or an Optuna storage URL (with
     `name`). `map` computes parameters of this space from the earlier trial's values."""
 
-    study: str
+    study: str = Field(description="a results folder, its study.db, or a storage URL")
     name: str | None = Field(None, description="of the study, where a storage holds several")
     map: dict[str, str] = Field(default_factory=dict, description="{network_alpha_ratio: network_alpha / network_dim}")
     top: int | None = Field(None, ge=1, description="only the best; null: all observations, the 5 best priors")
-    use: Literal["priors", "observations"] = "observations"
+    use: Literal["priors", "observations"] = Field(
+        "observations", description="what its trials are here: told to the sampler, or the best of them trained again"
+    )
     values: Literal["ranks", "as_is"] | None = Field(
         None, description="null: as_is where scores mean the same, else as quantiles of this study's results"
     )
@@ -37,12 +36,12 @@ class WarmStartSpec(_Closed):
         return {str(name): text if isinstance(text, str) else repr(text) for name, text in value.items()}
 
 
-class SearchSpec(_Closed):
+class SearchSpec(Closed):
     """Who suggests the next configuration, and what is known before the first."""
 
-    sampler: str = "tpe"
-    n_startup_trials: int = Field(10, ge=0)
-    seed: int = Field(42, ge=0, lt=2**32)
+    sampler: str = Field("tpe", description="who suggests; auto: predictive, or tpe where that cannot be")
+    n_startup_trials: int = Field(10, ge=0, description="drawn at random before the sampler learns")
+    seed: int = Field(42, ge=0, lt=2**32, description="of the sampler and the trials")
     priors: bool | tuple[str, ...] | None = Field(
         None, description="run the space's reference configurations first, or those named; null: one called baseline"
     )

@@ -23,7 +23,7 @@ from tune_lora.knowledge import Advice, Knowledge, Reference
 from tune_lora.live_study import LiveStudy
 from tune_lora.memory import Memory
 from tune_lora.progress import Progress
-from tune_lora.records import Objective
+from tune_lora.records import RETRY, Objective
 from tune_lora.refusals import Refusals
 from tune_lora.store import TrialRecord
 from tune_lora.trial_log import Result, TrialLog, ending
@@ -89,6 +89,7 @@ class StudySearcher(Unsaved, Searcher):
         self.sampler_note = chosen.why and f"sampler: {chosen.why}"
         if self.sampler_note:
             study.set_user_attr(store.SAMPLER_NOTE, self.sampler_note)
+        self._pack = int(study.user_attrs.get(store.PACKED, 1))
         self._driver = drivers.of(study)
         if self._driver is not None:
             self._driver.total, self._driver.draws_each_once = n_trials_total, chosen.name == "grid"
@@ -208,7 +209,7 @@ class StudySearcher(Unsaved, Searcher):
 
     def _retry(self, tune_id: str, failed: TrialRecord) -> TrialLog:
         # The same trial again: its seed as well.
-        return self._given(tune_id, failed.params, failed.config, f"{agenda.RETRY}{failed.number}", failed.seed)
+        return self._given(tune_id, failed.params, failed.config, f"{RETRY}{failed.number}", failed.seed)
 
     def _given(
         self,
@@ -240,6 +241,7 @@ class StudySearcher(Unsaved, Searcher):
             store.SEED: seed,
             **({store.NOTES: list(notes)} if notes else {}),
             **({store.DRIVER: self._driver.name} if self._driver is not None else {}),
+            **({store.PACK: self._pack} if self._pack > 1 else {}),
         }
         try:
             trial = self.live.create(params, {name: self._distributions[name] for name in params}, attributes)

@@ -192,6 +192,6 @@ def _what_to_train(study: Path | None, config: Path | None) -> tuple[StudySpec, 
             raise InputErrors(f"{config}: {mistake}" for mistake in unknown)
         return spec, params, config.parent, spec.search.seed
     spec, record, folder = sources.finished_study(study)
-    if record.best is None:
+    if (winner := record.winner) is None:
         raise InputError(f"{folder}: no trial has completed, so there is no best configuration; give one with --config")
-    return spec, record.best.config, folder, record.best.seed
+    return spec, winner.config, folder, winner.seed

@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from search_spaces import documents
+from search_spaces.space import Space
 from trainables import mirror_uri, user_module
 from tune_lora.classifier_spec import ClassifierSpec
+from tune_lora.closed import Closed, models_in
 from tune_lora.custom_spec import CustomSpec
 from tune_lora.dataset_spec import DEMO_CHARACTER, DatasetSpec
 from tune_lora.errors import InputError, InputErrors, nearest
@@ -31,44 +33,49 @@ from tune_lora.text_spec import TextSpec
 from tune_lora.transfer_spec import TransferSpec
 
 LARGEST_GIB = 2**20
+LARGEST_PACK = 64
 BASES = ("tiny-sd", "smollm2")
 """Known by name, wherever they lie."""
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EvaluationSpec(_Closed):
+class EvaluationSpec(Closed):
     """How images are made for the score: the same prompts and seeds for every trial."""
 
-    prompts: tuple[str, ...] = ()
-    n_images: int = Field(8, ge=2, le=64)
-    seed: int = 1234
+    prompts: tuple[str, ...] = Field((), description="what is drawn, in turn; none: made of the captions")
+    n_images: int = Field(8, ge=2, le=64, description="pictures an evaluation")
+    seed: int = Field(1234, description="of the noise that pictures begin with; the same for every trial")
     steps: int = Field(15, ge=1, le=1000, description="of the diffusion sampler")
-    guidance: float = Field(4.0, ge=1)
+    guidance: float = Field(4.0, ge=1, description="classifier-free guidance; 1: off")
     clip: str | None = Field(None, description="path of ViT-B/32 weights; else the usual caches, else the miniature")
     lpips: str | None = Field(None, description="path of AlexNet weights; else the usual cache, else a random backbone")
 
 
-class BudgetSpec(_Closed):
+class BudgetSpec(Closed):
     """When the study and its trials end."""
 
-    n_trials: int = Field(50, ge=1)
-    timeout_hours: float | None = Field(None, gt=0)
+    n_trials: int = Field(
+        50, ge=1, description="in all, however often the study goes on; unless given what the space says"
+    )
+    timeout_hours: float | None = Field(None, gt=0, description="the search ends after so many hours; null: never")
     plateau: int | None = Field(10, ge=1, description="finished trials without a better best; null: never")
-    target: float | None = None
-    trial_timeout_hours: float | None = Field(None, gt=0)
+    target: float | None = Field(None, description="the search ends when the best reaches it; null: no target")
+    trial_timeout_hours: float | None = Field(
+        None,
+        gt=0,
+        description="a trial that takes longer ends as trial_timeout (of a device that several share, its own part);"
+        " null: never",
+    )
     retries: int = Field(2, ge=0, description="of a trial that the infrastructure ended")
     storage_patience_minutes: float = Field(10, ge=0, description="how long a storage that does not answer is awaited")
 
 
-class ResourcesSpec(_Closed):
+class ResourcesSpec(Closed):
     """Of one trial. `concurrent` is how many run at a time, or ``auto``: as many as fit, also while nodes join and
     leave. Several `processes` train a trial together, each on its part of every batch. ``gpu: auto`` and ``memory:
-    auto`` measure a trial and pack as many as fit."""
+    auto`` measure a trial and let as many as fit share a device, each with a base of its own; `packing` has several
+    trials share one base, and `cpu`, `gpu` and `memory` are then those of a pack."""
 
-    cpu: float = Field(1, gt=0)
+    cpu: float = Field(1, gt=0, description="cores of a trial")
     gpu: float | Literal["auto"] | None = Field(
         None, description="null: one where there is one; auto: the share that one needs"
     )
@@ -77,7 +84,12 @@ class ResourcesSpec(_Closed):
     )
     margin: float = Field(0.15, ge=0, le=4, description="of memory, kept free beside what was measured")
     processes: int | None = Field(None, ge=1, description="that train a trial together; null: one a GPU")
-    concurrent: int | Literal["auto"] = "auto"
+    concurrent: int | Literal["auto"] = Field("auto", description="trials at a time; auto: as many as fit")
+    packing: int | Literal["auto", "off"] = Field(
+        "off",
+        description=f"trials of a LoRA study that share one base: 2 to {LARGEST_PACK}; auto: as many as is measured to"
+        " pay",
+    )
     wait_hours: float | None = Field(
         None, gt=0, le=1000, description="for a node that fits a trial, also to join later; null: refused at once"
     )
@@ -92,6 +104,17 @@ class ResourcesSpec(_Closed):
         if isinstance(value, int) and value < 1:
             raise ValueError(f"got {value}; must be auto or a whole number from 1")
         return value
+
+    @field_validator("packing", mode="before")
+    @classmethod
+    def packing_is_a_number_of_trials(cls, value: Any) -> Any:
+        # YAML 1.1 reads a bare `off` as false; a pack of one is none.
+        if value is False or (value == 1 and value is not True):
+            return "off"
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if value in ("auto", "off") or (is_whole and 2 <= value <= LARGEST_PACK):
+            return value
+        raise ValueError(f"got {value!r}; must be auto, off or a whole number from 2 to {LARGEST_PACK}")
 
     @field_validator("mirror")
     @classmethod
@@ -124,6 +147,29 @@ class ResourcesSpec(_Closed):
             raise ValueError(f"processes: got {self.processes} on {self.gpu:g} GPUs; must be at most one for each")
         return self
 
+    @model_validator(mode="after")
+    def one_base_is_in_one_process_on_one_device(self) -> ResourcesSpec:
+        if self.packing == "off":
+            return self
+        if "auto" in (self.gpu, self.memory):
+            name = "gpu" if self.gpu == "auto" else "memory"
+            raise ValueError(
+                f"packing: got {self.packing} with {name}: auto, which lets trials share a device in another way; must "
+                "be one of the two"
+            )
+        if self.together > 1:
+            of = f"{self.processes} processes" if self.processes else f"{self.gpu:g} GPUs"
+            raise ValueError(
+                f"packing: got {self.packing} with {of} a trial; must be off, since trials that share a base train in "
+                "one process on one device"
+            )
+        if self.mirror is not None:
+            raise ValueError(
+                f"packing: got {self.packing} with mirror; must be off, since the files of packed trials lie in a "
+                "folder that all nodes see"
+            )
+        return self
+
     @property
     def is_measured(self) -> bool:
         """Whether a trial is measured before the first."""
@@ -135,11 +181,11 @@ class ResourcesSpec(_Closed):
         return self.processes or (max(1, int(self.gpu)) if isinstance(self.gpu, float) else 1)
 
 
-class TrackingSpec(_Closed):
+class TrackingSpec(Closed):
     """Weights & Biases. ``auto``: online when logged in, offline otherwise."""
 
-    wandb: Literal["auto", "online", "offline", "off"] = "auto"
-    project: str = "tune-lora"
+    wandb: Literal["auto", "online", "offline", "off"] = Field("auto", description="where runs go")
+    project: str = Field("tune-lora", description="of Weights & Biases")
 
     @field_validator("wandb", mode="before")
     @classmethod
@@ -148,11 +194,11 @@ class TrackingSpec(_Closed):
         return "off" if value is False else value
 
 
-class CurveSpec(_Closed):
+class CurveSpec(Closed):
     """Settings of the synthetic learning curves (`trainables.curve`)."""
 
-    best_rate: float = Field(1e-3, gt=0)
-    noise: float = Field(0.005, ge=0)
+    best_rate: float = Field(1e-3, gt=0, description="the learning rate at which the curve is lowest")
+    noise: float = Field(0.005, ge=0, description="standard deviation of the score")
     nan_above: float | None = Field(None, gt=0, description="learning rates that end in NaN")
     crash_above: float | None = Field(None, gt=0, description="learning rates at which the trainer has a bug")
     seconds: float = Field(0.0, ge=0, description="slept each epoch")
@@ -165,28 +211,40 @@ _ABOUT: Mapping[str, Mapping[str, str]] = {
 """The objective of a study whose file names none, where that is not the score."""
 
 
-class StudySpec(_Closed):
+class StudySpec(Closed):
     """A study. `space` is the name of a shipped space, a path, or the space itself; `fixed` overrides its fixed
     values."""
 
-    name: str
-    base: str = "tiny-sd"
+    name: str = Field(description="of the study and of its results folder")
+    base: str = Field(
+        "tiny-sd",
+        description="what a LoRA is trained on: tiny-sd, smollm2, a folder or file of a model, of text also a hub name",
+    )
     prediction_type: Literal["epsilon", "v_prediction"] | None = Field(
         None, description="what the base predicts; null: as its scheduler says, of a single SD 2.x file v_prediction"
     )
     dataset: DatasetSpec | None = None
     text: TextSpec | None = None
     data: ClassifierSpec | None = None
-    trainer: Literal["diffusion_lora", "llm_lora", "two_stage", "classifier", "curve", "custom"] = "diffusion_lora"
+    trainer: Literal["diffusion_lora", "llm_lora", "two_stage", "classifier", "curve", "custom"] = Field(
+        "diffusion_lora", description="how a trial trains"
+    )
     trainable: str | None = Field(None, description="module:function, a trainer of the user's own")
     custom: CustomSpec = CustomSpec()
     curve: CurveSpec = CurveSpec()
     transfer: TransferSpec = TransferSpec()
     cross_validation: CrossValidationSpec = CrossValidationSpec()
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    space: str | dict[str, Any]
-    preset: str | None = None
-    fixed: dict[str, Any] = Field(default_factory=dict)
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of the frozen base, and of a classifier's training"
+    )
+    space: str | dict[str, Any] = Field(
+        description="what may be tried: a shipped name, a YAML file, or the space itself"
+    )
+    preset: str | None = Field(None, description="one of the space's presets, such as conservative")
+    fixed: dict[str, Any] = Field(
+        default_factory=dict,
+        description="settings of every trial, in place of the space's; a parameter that is fixed is not searched",
+    )
     search: SearchSpec = SearchSpec()
     scheduler: SchedulerSpec = SchedulerSpec()
     objective: ObjectiveSpec = ObjectiveSpec()
@@ -196,7 +254,7 @@ class StudySpec(_Closed):
     ablation: AblationSpec = AblationSpec()
     resources: ResourcesSpec = ResourcesSpec()
     tracking: TrackingSpec = TrackingSpec()
-    results: str = "results"
+    results: str = Field("results", description="the folder in which the results folder is made")
     storage: str | None = Field(None, description="any Optuna storage URL; null: study.db in the results folder")
 
     @model_validator(mode="before")
@@ -371,7 +429,18 @@ def from_mapping(
         spec = StudySpec.model_validate(dict(document))
     except ValidationError as error:
         raise InputErrors(_mistake(detail, source, lines) for detail in error.errors()) from None
-    return with_paths_from(spec, relative_to) if relative_to is not None else spec
+    found = with_paths_from(spec, relative_to) if relative_to is not None else spec
+    return found if "n_trials" in found.budget.model_fields_set else _with_trials_of_space(found)
+
+
+def _with_trials_of_space(spec: StudySpec) -> StudySpec:
+    """A study that does not say how many trials has as many as its space says."""
+    try:
+        usual = Space.load(spec.space).n_trials
+    except InputError:  # whoever builds the study says what is wrong with its space
+        return spec
+    budget = BudgetSpec(**{**spec.budget.model_dump(exclude_unset=True), "n_trials": usual})
+    return spec.model_copy(update={"budget": budget})
 
 
 def with_paths_from(spec: StudySpec, folder: Path, sections: Collection[str] | None = None) -> StudySpec:
@@ -420,11 +489,20 @@ def _paths_mapped(spec: StudySpec, found: Callable[[str], str]) -> dict[str, Any
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Which defining settings differ, each as ``place: old -> new``."""
+    """Which defining settings differ, each as ``place: old -> new``. Settings that an earlier version did not know had
+    their defaults then."""
     found: list[str] = []
+    old = _completed(old)
     for name in DEFINING:
         found.extend(_differing(old.get(name), new.get(name), name))
     return found
+
+
+def _completed(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return StudySpec.model_validate(dict(written)).as_mapping()
+    except ValidationError:  # this version refuses what an earlier one took: compared as it stands
+        return written
 
 
 def _differing(old: Any, new: Any, place: str) -> Iterator[str]:
@@ -494,16 +572,8 @@ def _keys_at(parts: list[str]) -> list[str]:
     model: type[BaseModel] = StudySpec
     for part in (part for part in parts if not part.isdigit()):  # an entry of a list
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
-        inner = next((item for item in _types_in(annotation) if issubclass(item, BaseModel)), None)
+        inner = next(models_in(annotation), None)
         if inner is None:
             return []
         model = inner
     return list(model.model_fields)
-
-
-def _types_in(annotation: Any) -> Iterator[type]:
-    """The classes that an annotation names, at any depth: of ``tuple[X, ...] | None`` X."""
-    if isinstance(annotation, type) and not get_args(annotation):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _types_in(inner)

@@ -47,6 +47,7 @@ TUNE_ID = "tune_trial_id"
 DRIVER = "driver"  # whose it is, where several drivers share the study (`tune_lora.drivers`)
 SECONDS = "seconds"  # spent training, over all restarts
 WARNINGS = "warnings"
+PACK = "pack"  # how many seats the base had that it shared; absent where it trained alone
 
 # Names of the user attributes on the Optuna study.
 SPEC = "spec"  # the resolved study file as a mapping
@@ -60,14 +61,20 @@ KNOWLEDGE = "knowledge"  # [{"source", "told", "shown", "references", "values", 
 CARRIED_PREFIX = "knowledge:"  # + index: [{"source", "provenance", "params", "value", "notes"}]
 LET_GO = "knowledge_let_go"  # {source: why it is no longer told}
 VERIFICATION = "verification"  # {"trial": number, ...} once the best was evaluated again with other seeds and prompts
+RATINGS_PREFIX = "ratings:"  # + rater: their judgements of pairs of trials (`tune_lora.ratings`)
+PREFERENCE = "preference"  # {trial number: score} that the judgements come to, for readers of Optuna's
 DRIVER_PREFIX = "driver:"  # + name: the lease of a driver that is at work (`tune_lora.leases`)
 MIRROR = "mirror_token"  # tells it in its mirror from another study of its name
+TRACKING = "tracking_token"  # tells its runs from those of another study of its name
+TEAM_REPORT = "wandb_report"  # {"id", "url"} of its report at Weights & Biases (`tune_lora.team_report`)
 RUNS = "mirror_runs"  # [[a driver that went on, trials that had ended]] (`tune_lora.mirror_copies`)
 PRUNED_ON = "pruned_on"  # with several objectives: the one that schedulers look at
 IMPROVEMENT = "improvement_percent"  # {trial number: percent better than the study's own baseline trial}
 SAMPLER_NOTE = "sampler_note"  # what `sampler: auto` is for this study, and why
 SCHEDULER_NOTE = "scheduler_note"  # the last thing the scheduler found out, in words: where grace moved to, and why
 FOOTPRINTS = "footprints"  # {kind of machine: memory that a trial was measured to need there, in bytes}
+PACKING_PREFIX = "packing:"  # + kind of machine and what a pack has of it: JSON of what was measured to pay there
+PACKED = "packed"  # how many of its trials share a base now; 1: none do
 
 INTERRUPTED = "interrupted"
 """How the stop reason of a study begins that ctrl-C ended."""
@@ -221,7 +228,14 @@ def record_of(
         objectives=objectives if len(objectives) > 1 else (),
         score_name="score" if len(objectives) > 1 else _metric(attributes.get(SPEC, {})),
         incidents=incidents.of(attributes),
+        ratings=_ratings(attributes),
     )
+
+
+def _ratings(attributes: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """Everybody's judgements, in the order in which they were made."""
+    found = [one for name, said in attributes.items() if name.startswith(RATINGS_PREFIX) for one in said]
+    return tuple(sorted(found, key=lambda one: str(one.get("at", ""))))
 
 
 def _metric(spec: Mapping[str, Any]) -> str:
@@ -263,6 +277,7 @@ def record(trial: FrozenTrial) -> TrialRecord:
         history=_by_budget(attributes, HISTORY_PREFIX),
         images=_by_budget(attributes, IMAGES_PREFIX),
         seconds=attributes.get(SECONDS, 0.0),
+        pack=attributes.get(PACK, 1),
         started=trial.datetime_start,
         finished=trial.datetime_complete,
         values=values,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
+from cluster import connect
 from cluster.connect import options, session
 from cluster.package import is_unpacked
 from trainables import outages
@@ -28,6 +30,7 @@ from tune_lora import (
     locks,
     mirror_driver,
     mirroring,
+    packing,
     placing,
     report,
     same_study,
@@ -104,6 +107,7 @@ def run(spec: StudySpec, *, n_trials: str | int | None = None, view: View | None
             placed = placing.place(spec, capacity, view, mark)
             _prepare(study, ready, placed, view)
             placed = placing.packed(placed, ready, study, view)
+            placed = placing.shared(placed, spec.resources, packing.chosen(ready, study, connect.capacity(), view))
             with _tracked(study, spec, view) as tracker:
                 _search(study, ready, placed, total, tracker, view)
         return _write_down(study, ready, total, view)
@@ -259,7 +263,7 @@ def _prepare_remotely(trainer: Any, context: Any, mirror: Mirror | None) -> dict
 def _search(study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker: tracking.Tracker, view: View) -> None:
     from tune_lora.tuning import tune_study
 
-    tune_study(study, ready, placed, total, on_finished=tracker.finished, view=view)
+    tune_study(study, ready, placed, total, tracker=tracker, view=view)
     if (reason := study.user_attrs.get(store.STOP_REASON, "")).startswith(("crash", "infrastructure")):
         _write_down(study, ready, total, view)
         raise StudyError(f"study {ready.spec.name!r} stopped: {reason}")
@@ -267,16 +271,25 @@ def _search(study: optuna.Study, ready: Plan, placed: Slots, total: int, tracker
 
 @contextmanager
 def _tracked(study: optuna.Study, spec: StudySpec, view: View) -> Generator[tracking.Tracker, None, None]:
-    tracker = tracking.start(
-        spec.tracking.wandb, project=spec.tracking.project, group=spec.name, folder=spec.folder / "logs"
-    )
+    tracker = tracking.start(spec.tracking.wandb, lambda: _place(study, spec))
     try:
         yield tracker
     finally:
+        if tracker.record is not None:
+            mirroring.fetch(spec, tracker.record, view.note)  # the winner's files are handed on
         for line in tracker.close():
             view.note(line)
             if line.endswith(tracking.WHOLE):
                 incidents.note(study, line)
+
+
+def _place(study: optuna.Study, spec: StudySpec) -> tracking.Place:
+    token = drivers.agreed(study, store.TRACKING, secrets.token_hex(8))
+    return tracking.Place(
+        spec.tracking.project, spec.name, token, spec.folder,
+        fetch=mirroring.picture_fetcher(spec),
+        catches_up=drivers.of(study) is None,  # else a trial that ended is of a driver that tracks it
+    )  # fmt: skip
 
 
 # --- afterwards ------------------------------------------------------------------------------------------------------
@@ -305,7 +318,7 @@ def write_results(record: StudyRecord, study: optuna.Study, folder: Path, spec: 
 
 def copy_winner(record: StudyRecord, folder: Path) -> Path | None:
     """Copies the best trial's LoRA files to ``best/``; returns that folder, or None where no trial has any."""
-    best = record.best
+    best = record.winner
     source = folder / "trials" / str(best.number) / "lora" if best else None
     if source is None or not source.is_dir():
         return None

@@ -6,20 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from trainables.tables.source import AUTO, LabelSource, SmilesColumn, TableSource
+from tune_lora.closed import Closed
 
 
-class SmilesSpec(BaseModel):
+class SmilesSpec(Closed):
     """A column of SMILES, and what its molecules become in numbers (needs RDKit: ``pip install "tune-lora[chem]"``)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    column: str
+    column: str = Field(description="that holds the SMILES")
     split: str | None = Field(None, min_length=1, description="what stands between several molecules of a cell")
     parts: tuple[str, ...] = Field((), description="names of these molecules, such as [polymer, solvent]")
-    kind: Literal["descriptors", "fingerprint", "both"] = "descriptors"
+    kind: Literal["descriptors", "fingerprint", "both"] = Field("descriptors", description="what molecules become")
     bits: int = Field(256, ge=8, le=8192, description="of a fingerprint (Morgan)")
     radius: int = Field(2, ge=0, le=6, description="of a fingerprint, in bonds")
     per_atom: bool = Field(False, description="descriptors that grow with the molecule divided by its heavy atoms")
@@ -35,22 +34,18 @@ class SmilesSpec(BaseModel):
         return SmilesColumn(**self.model_dump())
 
 
-class LabelSpec(BaseModel):
+class LabelSpec(Closed):
     """A second label of the same rows, 0 or 1, in another file with the same rows in the same order."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
+    path: str = Field(description="the file that holds the label")
     target: str = Field(description="the column of the label")
     match: tuple[str, ...] = Field((), description="columns that must be equal in both files, row by row")
 
 
-class TableSpec(BaseModel):
+class TableSpec(Closed):
     """A table: .csv, .tsv or .parquet, one row an example."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
+    path: str = Field(description="a .csv, .tsv or .parquet file")
     features: tuple[str, ...] = Field((AUTO,), description="columns of numbers; auto: all that are nothing else")
     target: str | None = Field(None, description="the column to be predicted")
     group: str | None = Field(None, description="rows of one group are never in two folds")

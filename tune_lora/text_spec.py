@@ -5,26 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from trainables.lora.text.settings import TextSettings
+from tune_lora.closed import Closed
 
 DEMO_LOGBOOK = "demo-logbook"
 
 
-class TextSpec(BaseModel):
+class TextSpec(Closed):
     """Instruction data, conversations or plain text. `path` is a .jsonl, .json, .parquet, .csv, .tsv or .txt file, or
     ``demo-logbook``."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: str
+    path: str = Field(description="a file of examples, or demo-logbook")
     validation: str | None = Field(None, description="a file of its own to judge by; null: a share is held out")
-    held_out_share: float = Field(0.1, gt=0, lt=1)
+    held_out_share: float = Field(0.1, gt=0, lt=1, description="kept out of training, to judge by")
     held_out_limit: int = Field(256, ge=1, description="held-out examples that are used at most")
-    format: Literal["auto", "messages", "prompt_completion", "instruction", "text"] = "auto"
+    format: Literal["auto", "messages", "prompt_completion", "instruction", "text"] = Field(
+        "auto", description="what the columns mean; auto: by their names"
+    )
     fields: dict[str, str] = Field(default_factory=dict, description="{messages: dialogue}: columns by our names")
-    template: Literal["auto", "chat", "plain", "none"] = "auto"
+    template: Literal["auto", "chat", "plain", "none"] = Field(
+        "auto", description="how turns become text; auto: the tokenizer's own chat template, else a plain one"
+    )
     trained: Literal["answers", "all"] = Field("answers", description="which tokens count in the loss")
     max_length: int = Field(1024, ge=8, description="tokens")
     packing: bool = Field(False, description="several examples in one row; they do not see each other")

@@ -117,10 +117,17 @@ def image_trainer(spec: StudySpec) -> DiffusionLora:
             weights=objective.weights,
             clip=evaluation.clip,
             lpips=evaluation.lpips,
+            preference=objective.preference.learnt() if objective.preference is not None else None,
         ),
         precision=spec.precision,
         trial_timeout_seconds=seconds(spec),
     )
+
+
+def image_metrics(spec: StudySpec) -> tuple[str, ...]:
+    """What the last report of an image LoRA holds."""
+    learnt = ("preference",) if spec.objective.preference is not None else ()
+    return (*diffusion_lora.METRICS, *learnt)
 
 
 def text_trainer(spec: StudySpec, *, merged: bool = False) -> LlmLora:
@@ -296,9 +303,7 @@ def _custom_checks(spec: StudySpec, trainer: Custom) -> Iterable[Callable[[], ob
 
 
 KINDS: Mapping[str, Kind] = {
-    "diffusion_lora": Kind(
-        image_trainer, lambda _: diffusion_lora.METRICS, IMAGE_RULES, _image_checks, told=("network_alpha_ratio",)
-    ),
+    "diffusion_lora": Kind(image_trainer, image_metrics, IMAGE_RULES, _image_checks, told=("network_alpha_ratio",)),
     "llm_lora": Kind(
         text_trainer,
         lambda _: llm_lora.METRICS,

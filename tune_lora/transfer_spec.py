@@ -7,20 +7,17 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from trainables.transfer.data import TransferTables
 from trainables.transfer.judging import ScoreWeights
 from trainables.transfer.synthetic import SyntheticTransfer
 from trainables.two_stage import TransferSource, TwoStage
+from tune_lora.closed import Closed
 from tune_lora.table_spec import TableSpec
 
 
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SyntheticSpec(_Closed):
+class SyntheticSpec(Closed):
     """The embedded transfer problem, drawn from its seed."""
 
     n_stage1: int = Field(1200, ge=20, description="rows with a computed label")
@@ -28,8 +25,8 @@ class SyntheticSpec(_Closed):
     artefact: float = Field(0.3, ge=0, lt=1, description="share of the computed label's variance that is wrong")
     noise1: float = Field(0.7, ge=0, description="of the computed label")
     noise2: float = Field(0.3, ge=0, description="of the measured value")
-    n_groups: int = Field(20, ge=2)
-    seed: int = Field(0, ge=0)
+    n_groups: int = Field(20, ge=2, description="of rows, for the folds")
+    seed: int = Field(0, ge=0, description="of the problem")
 
     @model_validator(mode="after")
     def half_of_the_measured_are_computed(self) -> SyntheticSpec:
@@ -38,16 +35,16 @@ class SyntheticSpec(_Closed):
         return self
 
 
-class ScoreWeightsSpec(_Closed):
+class ScoreWeightsSpec(Closed):
     """Of the four terms of the score."""
 
-    exp_mae: float = Field(1.5, ge=0)
-    sol_f1: float = Field(2.0, ge=0)
-    sol_recall: float = Field(1.5, ge=0)
-    stage1_mae: float = Field(0.1, ge=0)
+    exp_mae: float = Field(1.5, ge=0, description="times the error of the measured value")
+    sol_f1: float = Field(2.0, ge=0, description="times 1 - F1 of the label")
+    sol_recall: float = Field(1.5, ge=0, description="times 1 - recall of the label")
+    stage1_mae: float = Field(0.1, ge=0, description="times the error of the computed label")
 
 
-class TransferSpec(_Closed):
+class TransferSpec(Closed):
     """`stage1` is the table with computed labels, `stage2` that with measured values; without both, the embedded
     problem."""
 

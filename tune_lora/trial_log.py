@@ -178,7 +178,7 @@ class TrialLog:
 
     @property
     def seconds(self) -> float:
-        """Training time over all restarts."""
+        """Time over all restarts, of a device's its own share."""
         return self._seconds_before + self._seconds
 
     def clocked(self, last: Result) -> Result:

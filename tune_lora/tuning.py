@@ -18,14 +18,14 @@ from trainables.parallel import on_devices
 from trainables.protocol import FOLD_SCORE
 from trainables.ray_adapter import trainable_for
 from trainables.shared_results import on_shared
-from tune_lora import drivers, incidents, mirroring, recoveries, store, termination, trainers
+from tune_lora import drivers, hosted, incidents, mirroring, recoveries, registered, store, termination, trainers
 from tune_lora import scheduler as schedulers
 from tune_lora.build import Plan
 from tune_lora.limited import Limited
 from tune_lora.live_study import LiveStudy
 from tune_lora.searcher import StudySearcher
 from tune_lora.stopping import Rules, TimeoutStopper
-from tune_lora.store import TrialRecord
+from tune_lora.tracking import Tracker
 from tune_lora.unsaved import Unsaved
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def tune_study(
     placed: Slots,
     total: int,
     *,
-    on_finished: Callable[[TrialRecord], None],
+    tracker: Tracker,
     view: View,
 ) -> None:
     """Runs trials until the study has `total` of them or a stop condition holds; needs an open Ray session."""
@@ -57,38 +57,49 @@ def tune_study(
     scheduler = _scheduler(live, ready, view)
     pauses = isinstance(scheduler, schedulers.PausingAsha)
     stopper = TimeoutStopper(spec.budget.timeout_hours, searcher)
-    trainer = on_devices(ready.trainer, spec.resources.together)
-    trainable = trainable_for(trainer, spec.objective.pruned_on.name, placed.threads)
-    tuner = tune.Tuner(
-        tune.with_resources(
-            mirrored(on_shared(trainable, placed.mark), mirroring.of(study, spec)),
-            placed.asked,
-        ),
-        tune_config=tune.TuneConfig(
-            search_alg=schedulers.Slots(searcher, scheduler, placed.limit)
-            if pauses
-            else Limited(searcher, placed.limit),
-            scheduler=scheduler,
-            num_samples=-1,
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="ray" if (driver := drivers.of(study)) is None else f"ray-{driver.name}",
-            storage_path=str((spec.folder / "logs").absolute()),
-            stop=CombinedStopper(stopper, ending := _Terminated(searcher)),
-            callbacks=[
-                _Watcher(live, total, on_finished, view),
-                _Recoveries(study, ready.trainer.budget_unit, view, is_mirrored=spec.resources.mirror is not None),
-            ],
-            failure_config=tune.FailureConfig(max_failures=spec.budget.retries),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            verbose=0,
-        ),
-    )
-    with termination.noticed() as ending.asked:
-        tuner.fit()
+    ending = _Terminated(searcher)
+    with hosted.training(on_devices(ready.trainer, spec.resources.together), placed) as trains:
+        trainable = trainable_for(trains.trainer, spec.objective.pruned_on.name, placed.threads)
+        tuner = tune.Tuner(
+            tune.with_resources(
+                mirrored(on_shared(trainable, placed.mark), mirroring.of(study, spec)),
+                trains.asked,
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=schedulers.Slots(searcher, scheduler, trains.limit)
+                if pauses
+                else Limited(searcher, trains.limit),
+                scheduler=scheduler,
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=_run_config(
+                study,
+                ready,
+                CombinedStopper(stopper, ending),
+                [
+                    _Watcher(live, total, tracker, view),
+                    _Recoveries(study, ready.trainer.budget_unit, view, is_mirrored=spec.resources.mirror is not None),
+                ],
+            ),
+        )
+        with termination.noticed() as ending.asked, registered.remembered():
+            tuner.fit()
     if searcher.is_unfinished:  # Tune answers ctrl-C by ending early, without a word
         searcher.interrupt(f"{store.INTERRUPTED}; what was running goes on when the study does")
+
+
+def _run_config(study: optuna.Study, ready: Plan, stop: Stopper, callbacks: list[tune.Callback]) -> tune.RunConfig:
+    spec = ready.spec
+    return tune.RunConfig(
+        name="ray" if (driver := drivers.of(study)) is None else f"ray-{driver.name}",
+        storage_path=str((spec.folder / "logs").absolute()),
+        stop=stop,
+        callbacks=callbacks,
+        failure_config=tune.FailureConfig(max_failures=spec.budget.retries),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        verbose=0,
+    )
 
 
 def _searcher(study: optuna.Study, ready: Plan, total: int) -> StudySearcher:
@@ -205,12 +216,11 @@ class _Recoveries(Unsaved, tune.Callback):
 
 
 class _Watcher(Unsaved, tune.Callback):
-    """Shows the study to its view and hands each trial that ended to the tracker, once."""
+    """Shows the study to its view, and its trials to the tracker."""
 
-    def __init__(self, live: LiveStudy, total: int, on_finished: Callable[[TrialRecord], None], view: View) -> None:
-        self._live, self._total, self._on_finished, self._view = live, total, on_finished, view
-        known, self._mark = live.since(0)
-        self._ended = {trial.number for trial in known if trial.state.is_finished()}
+    def __init__(self, live: LiveStudy, total: int, tracker: Tracker, view: View) -> None:
+        self._live, self._total, self._tracker, self._view = live, total, tracker, view
+        _, self._mark = live.since(0)
         self._said = set(live.study.user_attrs.get(store.LET_GO, {}))
         self._next_look = 0.0
         driver = drivers.of(live.study)
@@ -237,10 +247,7 @@ class _Watcher(Unsaved, tune.Callback):
             self._said.add(source)
             self._view.note(record.let_go[source])
         changed, self._mark = self._live.since(self._mark)
-        for trial in changed:
-            if trial.state.is_finished() and trial.number not in self._ended:
-                self._ended.add(trial.number)
-                if self._mine is not None and trial.user_attrs.get(store.DRIVER) != self._mine:
-                    continue  # its own driver hands it on
-                self._on_finished(self._live.of(trial.number))
+        # Of several drivers each shows its own trials.
+        mine = [one for one in changed if self._mine is None or one.user_attrs.get(store.DRIVER) == self._mine]
+        self._tracker.look(record, [self._live.of(trial.number) for trial in mine])
         self._view.update(record, total=self._total)

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tune_lora import baseline, incidents, names, wording
+from tune_lora import baseline, incidents, names, shares, verify_words, wording
 from tune_lora.records import pareto
 from tune_lora.store import StudyRecord, TrialRecord
 
@@ -100,7 +100,10 @@ def panel(record: StudyRecord, total: int) -> RenderableType:
             line.append(f", {against}")
         if record.is_uncalibrated:
             line.append(f"  {wording.UNCALIBRATED}", "yellow")
+        if done >= total and not record.is_verified:
+            line.append(f"  {wording.NOT_VERIFIED}", "yellow")
         parts += [line, Padding(Text(_searched(record, best), style="dim"), (0, 0, 0, 2))]
+        parts += [Text(sure)] if (sure := verify_words.note(record)) else []
     return Group(*parts)
 
 
@@ -110,7 +113,7 @@ def time_left(record: StudyRecord, total: int) -> float | None:
     if not ended:
         return None
     remaining = max(0, total - sum(trial.counts for trial in record.trials))
-    return remaining * (sum(ended) / len(ended)) / max(1, record.count("running"))
+    return remaining * (sum(ended) / len(ended)) / shares.devices(record)
 
 
 def summary(record: StudyRecord, folder: Path) -> RenderableType:
@@ -143,18 +146,26 @@ def top_table(record: StudyRecord, n: int = 10) -> RenderableType:
     about = [objective.name for objective in record.objectives] or [record.score_name]
     has_baseline = baseline.baseline_trial(record) is not None
     more = ["front"] if record.has_several else ["vs baseline"] if has_baseline else []
-    for name in ("", "trial", *about, *more, "time"):
+    liked, rated = _people(record)
+    more += ["liked"] if liked else []
+    again = verify_words.marks(record, [trial.number for trial in record.ranked()[:n]])
+    more += ["verified (is the best)"] if again else []
+    for name in ("", "trial", *about, *more, "time" if shares.seats(record) == 1 else "device time"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("configuration")
     leading = {trial.number for trial in pareto(record)}
     for rank, trial in enumerate(record.ranked()[:n], start=1):
         mark = ["✓" if trial.number in leading else ""] if record.has_several else []
         mark += [wording.percent(baseline.improvement(record, trial))] if has_baseline else []
+        mark += [liked.get(trial.number, wording.number(None))] if liked else []
+        mark += [again.get(trial.number, wording.number(None))] if again else []
         values = map(wording.number, trial.values if record.has_several else [trial.value])
         cells = (str(rank), str(trial.number), *values, *mark, wording.duration(trial.seconds))
-        style = "bold" if rank == 1 else ""
+        style = "bold" if trial == record.winner else ""
         table.add_row(*(Text(cell, style=style) for cell in cells), Text(_searched(record, trial)))
-    notes = [Text(line) for line in wording.trade(record)]
+    notes = [Text(line) for line in [*wording.trade(record), *rated]]
+    notes += [Text(share, style="dim")] if (share := shares.note(record)) else []
+    notes += [Text(sure)] if (sure := verify_words.note(record)) else []
     notes += [Text(caveat, style="yellow") for caveat in wording.caveats(record)]
     if not record.ranked():
         return Group(Text(f"no trial has completed yet ({wording.counts_line(record)})"))
@@ -164,11 +175,26 @@ def top_table(record: StudyRecord, n: int = 10) -> RenderableType:
     return Group(table, *notes)
 
 
+def _people(record: StudyRecord) -> tuple[Mapping[int, str], list[str]]:
+    """How much each trial was liked by people who saw its pictures, and what to say of it; empty where nobody did."""
+    if not record.ratings:
+        return {}, []
+    from tune_lora import preferences, rating_view  # they load scipy
+
+    found = preferences.of(record)
+    if found is None:
+        return {}, []
+    return {one.trial: rating_view.liked(one) for one in found.likings}, rating_view.lines(found)
+
+
 def _best(record: StudyRecord) -> Iterable[RenderableType]:
-    best = record.best
+    best = record.winner
     if best is None:
         return [Text("no trial completed, so there is no best configuration", style="yellow")]
-    line = Text.assemble("best: trial ", (str(best.number), "bold"), ", ", (wording.scored(record, best), "bold"))
+    if sure := verify_words.note(record):
+        line = Text.assemble((sure, "bold"))
+    else:
+        line = Text.assemble("best: trial ", (str(best.number), "bold"), ", ", (wording.scored(record, best), "bold"))
     if better := wording.improvement(record):
         line.append(f", {better}")
     if against := wording.over_baseline(record, best):

@@ -35,6 +35,18 @@ def result(record: StudyRecord, trial: TrialRecord) -> str:
     return ", ".join(f"{objective.name} {number(value)}" for objective, value in pairs) or number(None)
 
 
+def values(record: StudyRecord, trial: TrialRecord) -> list[str]:
+    """A trial's result in each objective; of one that has none a dash for each."""
+    if not record.has_several:
+        return [number(trial.value)]
+    return [number(value) for value in trial.values or (None,) * len(record.objectives)]
+
+
+def capital(text: str) -> str:
+    """A sentence's beginning."""
+    return text[:1].upper() + text[1:]
+
+
 def scored(record: StudyRecord, trial: TrialRecord) -> str:
     """The same as part of a sentence: ``score 0.12``, or ``val_loss 0.12, cost 3``."""
     return result(record, trial) if record.has_several else f"{record.score_name} {result(record, trial)}"
@@ -161,29 +173,44 @@ def caveats(record: StudyRecord) -> list[str]:
             + (f" ({reasons})" if reasons else "")
         )
     if record.best is not None and not record.is_verified:
-        once = "judged on one set of prompts and seeds" if draws(record) else "trained with one seed"
-        found.append(f"{NOT_VERIFIED}: the winner was {once}")
+        found.append(_not_verified(record))
     return found
 
 
+def _not_verified(record: StudyRecord) -> str:
+    later, verified = record.overtaken_by, record.verified
+    if later is not None and verified is not None:
+        return (
+            f"verified among the earlier trials only: trial {later.number} has scored better since "
+            f"({result(record, later)}) and is {NOT_VERIFIED}; trial {verified.number} stays recommended until it is"
+        )
+    once = "judged on one set of prompts and seeds" if draws(record) else "trained with one seed"
+    return f"{NOT_VERIFIED}: the winner was {once}"
+
+
 def against_baseline(record: StudyRecord) -> list[tuple[str, str, str]]:
-    """(metric, untrained base, best) for what was measured on both; the score first."""
-    best = record.best
+    """(metric, untrained base, winner) for what was measured on both in the search; the score first."""
+    best = record.winner
     if best is None:
         return []
-    measured = {**best.metrics, **({} if best.value is None else {record.score_name: best.value})}
+    worth = record.winner_in_the_search
+    measured = {**best.metrics, **({} if worth is None else {record.score_name: worth})}
     shared = [name for name in record.baseline if measured.get(name) is not None]
     shared.sort(key=lambda name: name != record.score_name)
     return [(name, number(record.baseline[name]), number(measured[name])) for name in shared]
 
 
 def improvement(record: StudyRecord) -> str:
-    """How the best score compares with the untrained base's, in percent of it; empty where it cannot be told."""
-    best, base = record.best, record.untrained
-    if best is None or best.value is None or not base:
+    """How the winner's score compares with the untrained base's, in percent of it; empty where it cannot be told.
+
+    Like is compared with like: both by the prompts and seeds of the search, or both by the new ones.
+    """
+    best, base, where = record.winner_beside_untrained
+    if best is None or not base:
         return ""
-    change = (base - best.value) / abs(base) if record.direction == "minimize" else (best.value - base) / abs(base)
-    return f"{abs(change):.1%} {'better' if change >= 0 else 'worse'} than the {record.untrained_name} ({number(base)})"
+    change = (base - best) / abs(base) if record.direction == "minimize" else (best - base) / abs(base)
+    told = f"{abs(change):.1%} {'better' if change >= 0 else 'worse'} than the {record.untrained_name}"
+    return f"{told} ({number(best)} against {number(base)} {where})" if where else f"{told} ({number(base)})"
 
 
 def over_baseline(record: StudyRecord, trial: TrialRecord | None) -> str:
@@ -247,8 +274,13 @@ def next_commands(record: StudyRecord, folder: str) -> list[tuple[str, str]]:
     if record.best is not None:
         commands += [
             (f"tune-lora top {folder}", "the best trials side by side"),
+            (f"tune-lora findings {folder}", "what the study says in words, and what to do"),
+            (f"tune-lora next {folder}", "write the study that comes next: ranges moved, results carried over"),
             (f"tune-lora train {folder}", "train the best configuration to its end, with more epochs if you like"),
         ]
+    if record.best is not None and not record.is_verified and not record.has_several:
+        how = "" if draws(record) else " --retrain"
+        commands.append((f"tune-lora verify {folder}{how}", "measure the leaders again, before one is trusted"))
     if record.best is not None and (draws(record) or is_text(record)):
         what = "draw with the winner" if draws(record) else "let the winner write"
         commands.append((f"tune-lora generate {folder}", what))

@@ -87,7 +87,9 @@ class Game:
 
     def _promote(self) -> None:
         if isinstance(self.scheduler, schedulers.PausingAsha):
-            controller = SimpleNamespace(get_trials=lambda: [one for one in self.trials if one.status != "PENDING"])
+            controller = SimpleNamespace(
+                get_live_trials=lambda: [one for one in self.trials if one.status != "PENDING"]
+            )
             if (promoted := self.scheduler.choose_trial_to_run(controller)) is not None:
                 promoted.status = "RUNNING"
 
@@ -208,7 +210,7 @@ def test_with_pauses_a_study_always_winds_up_with_a_complete_trial(
         trial.status = "TERMINATED"
         stopped.append(trial)
 
-    controller = SimpleNamespace(get_trials=lambda: game.trials, stop_trial=stop)
+    controller = SimpleNamespace(get_live_trials=lambda: game.trials, stop_trial=stop)
     game.scheduler.nothing_new = True
     for _ in range(1000):
         chosen = game.scheduler.choose_trial_to_run(controller)

@@ -111,7 +111,8 @@ def test_the_report_shows_it(tmp_path: Path) -> None:
     page = report.render(STUDY, tmp_path)
     assert "Against the baseline" in page and "25.0% better than the baseline" in page
     assert "The best 3" in page and "+300.0%" in page and "1 of 2 better than the baseline" in page
-    assert "Against the baseline" not in report.render(study(trial(0, 1.0)), tmp_path)
+    assert "Against the baseline</h2>" in page
+    assert "Against the baseline</h2>" not in report.render(study(trial(0, 1.0)), tmp_path)
 
 
 # --- run first, and never pruned -------------------------------------------------------------------------------------

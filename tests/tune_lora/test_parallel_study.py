@@ -23,6 +23,7 @@ def mapping(folder, images, **resources):
     }
 
 
+@pytest.mark.slow  # two minutes; the trainers' own tests hold two processes against one in the fast suite
 def test_a_study_with_two_processes_a_trial_finds_what_one_with_single_processes_finds(
     tmp_path, monkeypatch, ray_session
 ):

@@ -116,6 +116,20 @@ def test_a_study_from_before_data_were_looked_at_goes_on_and_has_them_looked_at_
         study.run(specification, n_trials="+1")
 
 
+def test_a_study_from_before_a_setting_was_there_goes_on_with_its_default_alone(place: Path) -> None:
+    results = place / "results" / "rows"
+    written = opened(place).user_attrs[store.SPEC]
+    older = {name: value for name, value in written.items() if name not in ("transfer", "cross_validation")}
+    older["evaluation"] = {name: value for name, value in older["evaluation"].items() if name != "guidance"}
+    opened(place).set_user_attr(store.SPEC, older)
+    ready = plan(sources.study_to_resume(results))
+    same_study.settle(opened(place), ready)
+    assert opened(place).user_attrs[store.SPEC]["transfer"] == written["transfer"]
+    opened(place).set_user_attr(store.SPEC, older)
+    with pytest.raises(InputError, match=r"was made with other settings \(evaluation.guidance: 4.0 -> 5.0\)"):
+        same_study.settle(opened(place), plan(overrides.in_study(ready.spec, {"evaluation.guidance": 5.0})))
+
+
 def test_without_a_fingerprint_another_path_is_another_study(place: Path) -> None:
     opened(place).set_user_attr(store.DATA, None)
     with pytest.raises(InputError, match=r"was made with other settings \(data.path: "):

@@ -28,9 +28,29 @@ def mistakes(tmp_path, text):
 
 def test_a_short_file_is_filled_with_the_documented_defaults(tmp_path):
     read = spec.load(write(tmp_path, GOOD))
-    assert (read.base, read.budget.n_trials, read.budget.plateau) == ("tiny-sd", 50, 10)
+    assert (read.base, read.budget.n_trials, read.budget.plateau) == ("tiny-sd", 20, 10)
     assert (read.search.sampler, read.search.n_startup_trials, read.scheduler.name) == ("tpe", 10, "asha")
     assert read.objective.direction == "minimize" and read.tracking.wandb == "auto"
+
+
+@pytest.mark.parametrize(
+    ("space", "budget", "trials"),
+    [
+        ("lora_v2_1", "", 20),
+        ("lora_v1", "", 50),
+        ("lora_v2_1", "budget: {plateau: null}\n", 20),
+        ("lora_v2_1", "budget: {n_trials: 7}\n", 7),
+        ("my.yaml", "", 12),
+        ("absent.yaml", "", 50),  # said when the study is built
+    ],
+)
+def test_a_study_has_as_many_trials_as_its_space_says_unless_it_says_so_itself(tmp_path, space, budget, trials):
+    range_of = "{type: uniform, low: 0, high: 1}"
+    (tmp_path / "my.yaml").write_text(f"name: my\nn_trials: 12\nparameters:\n  rate: {range_of}\n")
+    read = spec.load(write(tmp_path, f"name: a\ndataset: {{path: x}}\nspace: {space}\n{budget}"))
+    assert read.budget.n_trials == trials
+    assert spec.from_mapping(read.as_mapping(), "again").budget.n_trials == trials
+    assert read.budget.plateau == (None if "plateau" in budget else 10)
 
 
 def test_the_resolved_file_reads_back_equal(tmp_path):
@@ -57,6 +77,9 @@ def test_the_resolved_file_reads_back_equal(tmp_path):
         ("storage: study.db\n", 5, ["storage", "Optuna storage URL"]),
         ("evaluation: {n_images: 1}\n", 5, ["evaluation.n_images"]),
         ("evaluation: {prompts: 3}\n", 5, ["evaluation.prompts"]),
+        ("budget: {n_trials: yes}\n", 5, ["budget.n_trials", "got True; must be a number"]),
+        ("scheduler: {eta: on}\n", 5, ["scheduler.eta", "got True; must be a number"]),
+        ("resources: {cpu: false}\n", 5, ["resources.cpu", "got False; must be a number"]),
     ],
 )
 def test_each_mistake_is_one_line_with_its_place(tmp_path, addition, line, parts):

@@ -20,12 +20,7 @@ from tune_lora import single, spec, store, study, texts, trainers
 from tune_lora.cli import main
 from tune_lora.errors import InputError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def private_cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TUNE_LORA_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("private_cache")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +63,13 @@ def test_the_baseline_ran_first_to_its_end_and_every_trial_is_told_in_percent_of
     assert kept == pytest.approx(told) and len(kept) == record.count("complete")
 
 
-@pytest.mark.parametrize("fixed", [{"precision": "bf16"}, {"quantization": "int8"}], ids=["bf16", "int8"])
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        pytest.param({"precision": "bf16"}, id="bf16", marks=pytest.mark.slow),  # half a minute, as the other
+        pytest.param({"quantization": "int8"}, id="int8"),
+    ],
+)
 def test_the_untrained_base_is_judged_as_the_trials_are(
     described: spec.StudySpec, ray_session: None, tmp_path: Path, fixed: dict[str, str]
 ) -> None:
@@ -183,7 +184,7 @@ def test_the_base_is_held_as_it_was_in_training(
 def test_cost_and_speed_may_be_objectives(described: spec.StudySpec, ray_session: None) -> None:
     metrics = ["val_loss", "adapter_mib", "peak_memory_gib", {"name": "tokens_per_second", "direction": "maximize"}]
     several = described.as_mapping() | {"name": "several", "objective": {"metrics": metrics}}
-    record = study.run(spec.from_mapping(several, "test"), n_trials=3)
+    record = study.run(spec.from_mapping(several, "test"), n_trials=1)
     assert [one.name for one in record.objectives][-1] == "tokens_per_second"
     done = [trial for trial in record.trials if trial.state == "complete"]
     assert done and all(len(trial.values) == 4 and min(trial.values) > 0 for trial in done)

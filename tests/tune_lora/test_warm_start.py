@@ -326,7 +326,7 @@ def test_paths_count_from_the_study_file(earlier: Path, tmp_path: Path) -> None:
     assert spec.from_mapping(found.as_mapping(), "again") == found
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/knowledge.md"])
+@pytest.mark.parametrize("page", ["docs/knowledge.md"])
 def test_what_the_pages_show_is_a_study(page: str, repository: Path) -> None:
     blocks = re.findall(r"```yaml\n(search:.*?)```", (repository / page).read_text("utf-8"), re.DOTALL)
     assert blocks

@@ -21,7 +21,7 @@ def comparison(record: StudyRecord, folder: Path) -> Path | None:
     `folder` is the results folder that the record's paths count from. None where there is no winner with images, or no
     base beside which to show it.
     """
-    best = record.best
+    best = record.winner
     if best is None or not best.images or not record.base_images:
         return None
     winner = next(iter(best.images[max(best.images)].values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
@@ -70,21 +71,13 @@ def parallel_coordinate(record: StudyRecord, study: optuna.Study, params: Sequen
     if len(axes_of) > MOST_AXES:
         axes_of = {name: axes_of[name] for name in most_important(record, study, list(axes_of), MOST_AXES)}
     figure, (axes,) = panels(max(6.0, 2.0 + 1.12 * len(axes_of)), 4.9)
-    for trial in record.trials:
-        if trial.state == "pruned":
-            _line(axes, record, trial, axes_of, color=GREY, lw=0.8, alpha=0.4)
-    colours = _colours(record, done)
-    for trial in reversed(record.ranked()):
-        best = trial == record.best
-        _line(
-            axes,
-            record,
-            trial,
-            axes_of,
-            color=colours.to_rgba(np.array([trial.value], dtype=float))[0],
-            lw=3.0 if best else 1.4,
-            alpha=0.9,
-        )
+    pruned = [trial for trial in record.trials if trial.state == "pruned"]
+    _lines(axes, record, pruned, axes_of, color=GREY, lw=0.8, alpha=0.4)
+    colours, ranked = _colours(record, done), record.ranked()[::-1]  # the best on top, which is the last
+    scores = np.array([trial.value for trial in ranked], dtype=float)
+    _lines(
+        axes, record, ranked, axes_of, color=colours.to_rgba(scores), lw=[*[1.4] * (len(ranked) - 1), 3.0], alpha=0.9
+    )
     _rails(axes, list(axes_of.values()))
     axes.set_title("Parallel coordinates (thick: best; grey: pruned)", pad=12)
     figure.colorbar(colours, ax=axes, label=record.score_name, pad=0.02, format=lambda value, _: number(value))
@@ -171,11 +164,22 @@ def _smoothed(x: np.ndarray, y: np.ndarray, scores: np.ndarray, grid: np.ndarray
     return surface
 
 
-def _line(axes: Axes, record: StudyRecord, trial: TrialRecord, axes_of: dict[str, ParamAxis], **style: Any) -> None:
-    tried = record.tried(trial)
-    heights = [axis.place(tried[name]) if name in tried else math.nan for name, axis in axes_of.items()]
-    nudged = [height + _jitter(axis, trial.number) / 2 for height, axis in zip(heights, axes_of.values(), strict=True)]
-    axes.plot(range(len(nudged)), nudged, solid_capstyle="round", solid_joinstyle="round", **style)
+def _lines(
+    axes: Axes, record: StudyRecord, trials: Sequence[TrialRecord], axes_of: dict[str, ParamAxis], **style: Any
+) -> None:
+    """A line a trial, all drawn at once: thousands of lines drawn one by one take minutes and gigabytes."""
+    if trials:
+        lines = [_line(record.tried(trial), trial.number, axes_of) for trial in trials]
+        axes.add_collection(LineCollection(lines, capstyle="round", joinstyle="round", zorder=2, **style))
+
+
+def _line(tried: Mapping[str, Any], number: int, axes_of: dict[str, ParamAxis]) -> list[tuple[int, float]]:
+    """A trial's place on each axis, not a number on those that it has no value of."""
+    heights = [
+        axis.place(tried[name]) + _jitter(axis, number) / 2 if name in tried else math.nan
+        for name, axis in axes_of.items()
+    ]
+    return list(enumerate(heights))
 
 
 def _rails(axes: Axes, rails: Sequence[ParamAxis]) -> None:

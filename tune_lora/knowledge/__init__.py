@@ -6,6 +6,18 @@ where it is from; what cannot be carried over is left out with its reason; and a
 
 from tune_lora.knowledge._advice import Advice
 from tune_lora.knowledge._gather import gather
-from tune_lora.knowledge._points import CARRIED, PRIOR, Knowledge, LeftOut, Point, Reference, Source
+from tune_lora.knowledge._points import CARRIED, Knowledge, LeftOut, Point, Reference, Source
+from tune_lora.knowledge._translate import CannotCarry, translate
 
-__all__ = ["CARRIED", "PRIOR", "Advice", "Knowledge", "LeftOut", "Point", "Reference", "Source", "gather"]
+__all__ = [
+    "CARRIED",
+    "Advice",
+    "CannotCarry",
+    "Knowledge",
+    "LeftOut",
+    "Point",
+    "Reference",
+    "Source",
+    "gather",
+    "translate",
+]

@@ -11,7 +11,8 @@ from tune_lora.baseline import BASELINE
 from tune_lora.errors import InputError, InputErrors, nearest
 from tune_lora.knowledge import _earlier as earlier
 from tune_lora.knowledge import _tables as tables
-from tune_lora.knowledge._points import PRIOR, Knowledge, Reference, Source, observed
+from tune_lora.knowledge._points import Knowledge, Reference, Source, observed
+from tune_lora.records import PRIOR
 from tune_lora.search_spec import WarmStartSpec
 from tune_lora.spec import StudySpec
 from tune_lora.storage_url import written

@@ -9,9 +9,8 @@ from typing import Any, Literal
 
 from search_spaces.space import Prior, Space
 from tune_lora.knowledge._translate import CannotCarry, translate
-from tune_lora.store import Direction
+from tune_lora.records import PRIOR, Direction
 
-PRIOR = "prior:"
 CARRIED = "carried:"
 
 Scale = Literal["ranks", "as_is", "shown"]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from tune_lora.errors import InputError, nearest
 from tune_lora.scheduler.asha import Asha, MeasuredAsha
+from tune_lora.scheduler.deciding import InTurn
 from tune_lora.scheduler.grace import ladder_of
 from tune_lora.scheduler.optuna_pruners import OptunaPruner, pruner_of
 from tune_lora.scheduler.pausing import PausingAsha, Slots
@@ -49,7 +50,7 @@ def build(
     name = scheduler_name(name)
     chosen = _complete(settings)
     if name == "none":
-        return FIFOScheduler()
+        return InTurn()
     if name == "asha":
         return _asha(chosen, direction, max_budget, say)
     usual = by_fold or (in_every_report if name in _WATCH_EVERY_REPORT else None)

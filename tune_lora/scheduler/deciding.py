@@ -13,11 +13,24 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from tune_lora.scheduler.queue import Queue
 from tune_lora.scheduler.reports import Key, Seen, excess_of, is_spared, key_of, read
 from tune_lora.store import TrialRecord
 
 
-class Deciding(FIFOScheduler):
+class InTurn(FIFOScheduler):
+    """Nobody is stopped early, and free workers go to those who have none on its way (`queue`)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queue = Queue()
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """The trial to give a worker to. Tune's own looks through all trials that there ever were."""
+        return self._queue.first(tune_controller)
+
+
+class Deciding(InTurn):
     """A Tune scheduler that decides on what a report is worth; those below say how.
 
     `direction` is ``minimize`` or ``maximize``. `watch` is a metric, lower is better, that is compared in place of the

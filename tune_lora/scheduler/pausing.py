@@ -78,9 +78,9 @@ class PausingAsha(Deciding):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """A trial that waits for a worker, else one to promote; at the end of the study, nobody."""
-        unfinished = [trial for trial in tune_controller.get_trials() if not trial.is_finished()]
-        if (pending := next((trial for trial in unfinished if trial.status == Trial.PENDING), None)) is not None:
-            return pending
+        unfinished = [trial for trial in tune_controller.get_live_trials() if not trial.is_finished()]
+        if any(trial.status == Trial.PENDING for trial in unfinished):
+            return self._queue.of(unfinished)
         busy = len(unfinished) - self.n_paused
         if (key := self.promotable) is not None:
             return self._promote(key) if busy < self.slots else None

@@ -4,7 +4,6 @@ import threading
 import time
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import ClassVar
 
 import pytest
 
@@ -195,10 +194,11 @@ def test_a_report_of_a_host_that_was_told_to_end_is_fetched_and_saved_before_its
 @dataclass(frozen=True)
 class Troubled:
     """Packs in which more than `fits` trials are too many for the memory, and the trial `culprit` breaks each step that
-    it takes part in, at its second epoch."""
+    it takes part in, at its second epoch. Nobody gets on before `gathers` trials have sat there at once."""
 
     fits: int = 99
     culprit: int = -1
+    gathers: int = 1
 
     def pack(self, context):
         return _TroubledPack(self)
@@ -208,7 +208,7 @@ class Troubled:
 class _TroubledPack:
     trainer: Troubled
     seated: dict = field(default_factory=dict)
-    most: ClassVar[int] = 0
+    most: int = 0
 
     @property
     def slots(self):
@@ -224,6 +224,7 @@ class _TroubledPack:
         slot = max(self.seated, default=-1) + 1
         done = int((context.restore / "done").read_text()) if context.restore else 0
         self.seated[slot] = [context, done]
+        self.most = max(self.most, len(self.seated))
         return slot
 
     def leave(self, slot):
@@ -235,6 +236,8 @@ class _TroubledPack:
     def step(self, resting=frozenset()):
         stepping = [slot for slot in self.seated if slot not in resting and self.seated[slot][1] < 3]
         time.sleep(0.1)  # in which the others sit down
+        if self.most < self.trainer.gathers:
+            return Stepped()
         if len(stepping) > self.trainer.fits:
             raise TrialFailure(Cause.OUT_OF_MEMORY, "no room")
         if any(self.seated[slot][0].seed == self.trainer.culprit and self.seated[slot][1] == 1 for slot in stepping):
@@ -292,7 +295,7 @@ def budgets(log):
 
 
 def test_where_the_memory_is_short_fewer_sit_down_and_all_come_to_their_end(hosts, tmp_path):
-    host = hosts(Troubled(fits=2), seats=4)
+    host = hosts(Troubled(fits=2, gathers=4), seats=4)
     logs = all_lived(host, [trial(tmp_path, number) for number in range(4)])
     assert [budgets(log) for log in logs] == [[1, 2, 3]] * 4
     assert host.seats < 4

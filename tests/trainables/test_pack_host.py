@@ -333,3 +333,4 @@ def test_a_host_that_breaks_says_so_and_keeps_nobody_waiting(tmp_path):
     with pytest.raises(TypeError):
         host.join(trial(tmp_path, 1))
     assert broken.wait(PATIENCE)
+    host._thread.join(PATIENCE)  # its error is this test's, not the next one's

@@ -18,7 +18,7 @@ demo: venv ## tunes a LoRA of a character on the embedded base model, from nothi
 	$(BIN)/tune-lora run search_spaces/studies/demo.yaml
 
 test: venv ## the fast test suite
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	scripts/test.sh $(PYTEST_ARGS)
 
 lint: venv ## ruff and mypy
 	$(BIN)/ruff check .

@@ -23,6 +23,8 @@ from tune_lora import store
 from tune_lora.errors import InputError
 from tune_lora.storage_url import VARIABLE, opened, written
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parent.parent
 SECRETS = {
     "WANDB_API_KEY": "a1b2c3d4" * 5,

@@ -12,6 +12,8 @@ import pytest
 
 from cluster.connect import session
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 LIFE_OF_A_SESSION = """

@@ -13,6 +13,8 @@ from cluster.dashboard import client
 from tests.cluster.loopback import free_port
 from tune_lora.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 
 class _Answers(http.server.BaseHTTPRequestHandler):
     answers: tuple[int, bytes] = (200, b"")

@@ -22,6 +22,8 @@ import yaml
 from tune_lora import store
 from tune_lora.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 SLURM, SSH = ROOT / "cluster" / "slurm" / "study.sbatch", ROOT / "cluster" / "ssh" / "start.sh"
 STAND_INS = {

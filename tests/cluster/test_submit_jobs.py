@@ -18,6 +18,8 @@ from cluster.submit import Job, Jobs, name_of, next_attempt
 from tests.cluster.loopback import free_port
 from tune_lora.errors import TuneLoraError
 
+pytestmark = pytest.mark.alone
+
 
 @given(st.sets(st.integers(1, 500)))
 def test_an_attempt_never_has_the_name_of_another_whichever_were_deleted(attempts: set[int]) -> None:

@@ -11,6 +11,8 @@ from ray.tune.experiment import Trial
 
 from tune_lora import scheduler as schedulers
 
+pytestmark = pytest.mark.alone
+
 
 def trial(number: int, status: str = Trial.RUNNING) -> Any:
     return SimpleNamespace(trial_id=f"t{number}", config={"trial": {"number": number}}, status=status)

@@ -24,6 +24,8 @@ from tune_lora import cli, store, study
 from tune_lora import spec as specs
 from tune_lora.errors import StudyError
 
+pytestmark = pytest.mark.alone
+
 TUNE_LORA = str(Path(sys.executable).with_name("tune-lora"))
 DEADLINE_SECONDS = 600
 

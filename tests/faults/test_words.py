@@ -16,6 +16,8 @@ from trainables.curve import Curve
 from trainables.ray_adapter import trainable_for
 from tune_lora import incidents, recoveries, store
 
+pytestmark = pytest.mark.alone
+
 RAY_DIED = "Failure # 1 (occurred at 2026-11-21_18-01-02)\nThe actor {}\n\tclass_name: Curve\n\tnamespace: 1\n"
 RAISED = """Failure # 1 (occurred at 2026-11-21_18-01-02)
 The actor died because its node has died.

@@ -14,6 +14,8 @@ import pytest
 
 from trainables import node_lock
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 BEGIN = """

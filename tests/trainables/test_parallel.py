@@ -15,6 +15,8 @@ from trainables.lora.text.settings import TextSettings
 from trainables.parallel import DataParallel
 from trainables.protocol import Cause, TrialContext, TrialFailure
 
+pytestmark = pytest.mark.alone
+
 PARAMS = {
     "network_dim": 4,
     "network_alpha": 2.5,

@@ -14,6 +14,8 @@ from trainables import ray_adapter
 from trainables.curve import Curve
 from trainables.ray_adapter import Lost, trainable_for
 
+pytestmark = pytest.mark.alone
+
 
 def started(folder: Path) -> Any:
     config = {

@@ -268,6 +268,7 @@ def test_binary_rubbish_is_one_line(tmp_path: Path) -> None:
         assert "not UTF-8 text" in line
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_with_its_own_code_says_so_and_the_study_goes_on(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     slow = CURVES | {"curve": {"seconds": 0.5}, "results": str(tmp_path), "scheduler": {"name": "none"}}

@@ -26,6 +26,8 @@ from tune_lora.drivers import Driver
 from tune_lora.live_study import LiveStudy
 from tune_lora.searcher import StudySearcher
 
+pytestmark = pytest.mark.alone
+
 WITH_PRIORS = {**RATES, "priors": {"known": {"params": {"learning_rate": 1e-3, "max_train_epochs": 4}}}}
 
 

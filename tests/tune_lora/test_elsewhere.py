@@ -24,6 +24,8 @@ from tune_lora.exports import write_study_file
 from tune_lora.searcher import StudySearcher
 from tune_lora.spec import StudySpec, from_mapping
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Postgres]:

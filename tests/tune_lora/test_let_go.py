@@ -19,6 +19,8 @@ from tune_lora import store
 from tune_lora.searcher import StudySearcher
 from tune_lora.tuning import _Terminated
 
+pytestmark = pytest.mark.alone
+
 SUPERSEDED = {"superseded": True, "done": True}
 
 

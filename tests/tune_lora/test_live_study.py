@@ -20,6 +20,8 @@ from tune_lora import store
 from tune_lora.live_study import LiveStudy
 from tune_lora.storage_url import with_driver
 
+pytestmark = pytest.mark.alone
+
 DISTRIBUTIONS = {
     "rate": FloatDistribution(1e-5, 1e-1, log=True),
     "rank": IntDistribution(2, 16),

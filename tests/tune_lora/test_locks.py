@@ -14,6 +14,8 @@ import pytest
 from tune_lora import locks
 from tune_lora.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys

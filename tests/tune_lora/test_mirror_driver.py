@@ -18,6 +18,8 @@ from tune_lora.errors import InputError
 from tune_lora.spec import StudySpec, from_mapping
 from tune_lora.study import run
 
+pytestmark = pytest.mark.alone
+
 KEY = "mine/driver.json"
 
 

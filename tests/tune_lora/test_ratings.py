@@ -19,6 +19,8 @@ from tune_lora import preferences, ratings, store, view
 from tune_lora.errors import InputError
 from tune_lora.ratings import Ratings
 
+pytestmark = pytest.mark.alone
+
 WRITES = """
 import sys
 from pathlib import Path

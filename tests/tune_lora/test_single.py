@@ -22,6 +22,8 @@ from tune_lora import single, spec, trainers
 from tune_lora.errors import InputError, StudyError
 from tune_lora.spec import ResourcesSpec
 
+pytestmark = pytest.mark.alone
+
 CURVES = {
     "name": "curves",
     "trainer": "curve",

@@ -24,6 +24,8 @@ from tests.proxy import relay
 from tune_lora import storage, storage_files, store
 from tune_lora.errors import InputError, StudyError
 
+pytestmark = pytest.mark.alone
+
 DEADLINE = 60.0
 
 

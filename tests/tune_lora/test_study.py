@@ -19,6 +19,8 @@ from tune_lora import sources, store, study
 from tune_lora import spec as specs
 from tune_lora.errors import InputError, StudyError
 
+pytestmark = pytest.mark.alone
+
 SPACE = {
     "name": "rates",
     "parameters": {

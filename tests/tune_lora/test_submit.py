@@ -16,6 +16,8 @@ from tests.cluster.loopback import Cluster, cluster, study, wait_until
 from tune_lora import store
 from tune_lora.errors import InputError
 
+pytestmark = pytest.mark.alone
+
 SECRET = "planted-value-of-a-secret-4711"
 
 

@@ -26,6 +26,8 @@ from tune_lora.team_report._page import NOTES
 from tune_lora.tracking import Place, run_id
 from tune_lora.tracking_feed import WandbTracker
 
+pytestmark = pytest.mark.alone
+
 pytest.importorskip("wandb_workspaces", reason="no wandb-workspaces; pip install 'tune-lora[wandb-report]'")
 TOKEN = "a-token"
 ROOT = Path(__file__).parents[2]

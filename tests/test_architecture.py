@@ -43,6 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
                 "records",
                 "scheduler_spec",
                 "search_spec",
+                "shell",
                 "termination",
                 "compare_statistics",
                 "verification",

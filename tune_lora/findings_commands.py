@@ -49,9 +49,9 @@ def next_(
 
     Example: tune-lora next results/demo --out demo-2.yaml
     """
-    from tune_lora import next_study
+    from tune_lora import next_study, shell
 
     made = next_study.write(results, out, space=space, n_trials=n_trials, force=force)
     for line in made.told():
         typer.echo(line)
-    typer.echo(f"{made.path}\nnext: tune-lora validate {made.path}; tune-lora run {made.path}")
+    typer.echo(f"{made.path}\n{shell.next_of(made.path)}")

@@ -40,7 +40,7 @@ def rate(
     Example: tune-lora rate results/demo --rater anna
     """
     from tune_lora import rate as rating
-    from tune_lora import rating_view, taste_file
+    from tune_lora import rating_view, shell, taste_file
 
     if learn is not None:
         for line in taste_file.write(results, learn, weight):
@@ -56,7 +56,9 @@ def rate(
     )
     Console().print(rating_view.summary(record, found))
     if found is not None:
-        typer.echo(f"next: tune-lora rate {results} --learn next.yaml lets the next study look for what is liked")
+        typer.echo(
+            f"next: {shell.command('rate', results, '--learn', 'next.yaml')} lets the next study look for what is liked"
+        )
 
 
 def dashboard(results: Results, port: Port = None) -> None:

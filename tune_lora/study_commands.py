@@ -146,7 +146,7 @@ def init(
 
     Example: tune-lora init path/to/images --yes
     """
-    from tune_lora import scaffold
+    from tune_lora import scaffold, shell
 
     asked = scaffold.Asked(path, target, base, space, n_trials, stage1)
     task = scaffold.settled(asked, task)
@@ -164,7 +164,7 @@ def init(
     file = scaffold.write_study_file(asked, task=task, output=output)
     for sentence in scaffold.told(asked, task):
         typer.echo(sentence)
-    typer.echo(f"{file}\nnext: tune-lora validate {file}; tune-lora run {file}")
+    typer.echo(f"{file}\n{shell.next_of(file)}")
 
 
 def _search(spec: StudySpec, n_trials: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from tune_lora import atomic, exports, places, sources, spec, taste
+from tune_lora import atomic, exports, places, shell, sources, spec, taste
 from tune_lora.errors import InputError
 
 DRAWS = "diffusion_lora"
@@ -31,7 +31,7 @@ def write(results: Path, target: Path, weight: float) -> list[str]:
         _add(target, wanted)
     else:
         _make(target, found.as_mapping(), wanted, learnt)
-    return [*taste.told(learnt), f"{target}\nnext: tune-lora validate {target}; tune-lora run {target}"]
+    return [*taste.told(learnt), f"{target}\n{shell.next_of(target)}"]
 
 
 def _make(target: Path, document: dict[str, Any], wanted: Mapping[str, Any], learnt: taste.Taste) -> None:

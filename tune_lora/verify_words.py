@@ -7,6 +7,7 @@ from statistics import fmean
 
 from tune_lora import verification as verifications
 from tune_lora.records import StudyRecord
+from tune_lora.shell import command
 from tune_lora.verification import CLEAR, Candidate, Luck, Verdict, Verification
 from tune_lora.wording import number
 
@@ -30,10 +31,10 @@ def lines(found: Verification, place: str) -> list[str]:
     ]
     if verdict.rivals:
         others = ", ".join(f"trial {one.trial} ({chance(one.best)})" for one in verdict.rivals)
+        how = ("--retrain",) if verdict.kind == "retrained" else ()
         told.append(
             f"not clear yet: {others} may be as good; more seeds tell them apart: "
-            f"tune-lora verify {place} --top {found.asked[0]} --seeds {2 * len(verdict.seeds)}"
-            + (" --retrain" if verdict.kind == "retrained" else "")
+            + command("verify", place, "--top", found.asked[0], "--seeds", 2 * len(verdict.seeds), *how)
         )
     if verdict.luck is not None:
         told += luck(verdict.luck, found)

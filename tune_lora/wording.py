@@ -8,6 +8,7 @@ from typing import Any
 
 from tune_lora import baseline
 from tune_lora.records import pareto
+from tune_lora.shell import command
 from tune_lora.store import State, StudyRecord, TrialRecord
 
 UNCALIBRATED = "uncalibrated"
@@ -270,20 +271,20 @@ def _value(value: Any) -> str:
 
 def next_commands(record: StudyRecord, folder: str) -> list[tuple[str, str]]:
     """(command, what it does) for going on from a results folder."""
-    commands = [(f"tune-lora resume {folder} --n-trials +20", "search on, with 20 trials more")]
+    commands = [(command("resume", folder, "--n-trials", "+20"), "search on, with 20 trials more")]
     if record.best is not None:
         commands += [
-            (f"tune-lora top {folder}", "the best trials side by side"),
-            (f"tune-lora findings {folder}", "what the study says in words, and what to do"),
-            (f"tune-lora next {folder}", "write the study that comes next: ranges moved, results carried over"),
-            (f"tune-lora train {folder}", "train the best configuration to its end, with more epochs if you like"),
+            (command("top", folder), "the best trials side by side"),
+            (command("findings", folder), "what the study says in words, and what to do"),
+            (command("next", folder), "write the study that comes next: ranges moved, results carried over"),
+            (command("train", folder), "train the best configuration to its end, with more epochs if you like"),
         ]
     if record.best is not None and not record.is_verified and not record.has_several:
-        how = "" if draws(record) else " --retrain"
-        commands.append((f"tune-lora verify {folder}{how}", "measure the leaders again, before one is trusted"))
+        how = () if draws(record) else ("--retrain",)
+        commands.append((command("verify", folder, *how), "measure the leaders again, before one is trusted"))
     if record.best is not None and (draws(record) or is_text(record)):
         what = "draw with the winner" if draws(record) else "let the winner write"
-        commands.append((f"tune-lora generate {folder}", what))
+        commands.append((command("generate", folder), what))
     return commands
 
 

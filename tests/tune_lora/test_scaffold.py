@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def test_what_is_there_gets_a_study_that_is_valid_and_commented(what: str, tmp_p
     else:
         assert build.plan(found).space.parameters
     text = file.read_text()
-    assert f"tune-lora run {file}" in text and text.count("#") > 8
+    assert f"tune-lora run {shlex.quote(str(file))} " in text and text.count("#") > 8
 
 
 @pytest.mark.parametrize("make", [by_class, table])

@@ -11,7 +11,7 @@ from typing import Any
 
 from search_spaces import documents
 from search_spaces.space import Space
-from tune_lora import atomic, build, sources, spec, wording
+from tune_lora import atomic, build, shell, sources, spec, wording
 from tune_lora.analysis import Evidence
 from tune_lora.errors import InputError
 from tune_lora.knowledge import gather
@@ -243,4 +243,4 @@ def _spec(document: Mapping[str, Any], path: Path) -> StudySpec:
 
 
 def _why(results: Path) -> str:
-    return f"`tune-lora findings {results}` says why"
+    return f"`{shell.command('findings', results)}` says why"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import yaml
@@ -120,7 +121,7 @@ def write(asked: Asked, file: Path) -> str:
     }[shape]
     return TEMPLATE.format(
         what=what,
-        file=file,
+        file=shlex.quote(str(file)),
         results=f"results/{asked.name}",
         name=scalar(asked.name),
         path=asked.seen_from(file),

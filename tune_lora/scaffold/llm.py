@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from trainables.lora.text import examples
@@ -74,7 +75,7 @@ def write(asked: Asked, file: Path) -> str:
     found = examples.load(asked.path, TextSettings())
     return TEMPLATE.format(
         n=len(found),
-        file=file,
+        file=shlex.quote(str(file)),
         name=scalar(asked.name),
         base=scalar(asked.base or "smollm2"),
         path=asked.seen_from(file),

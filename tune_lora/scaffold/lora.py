@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from search_spaces.space import Space
@@ -74,7 +75,7 @@ def write(asked: Asked, file: Path) -> str:
     Space.load(chosen)
     return TEMPLATE.format(
         images=len(found.train) + len(found.held_out),
-        file=file,
+        file=shlex.quote(str(file)),
         name=scalar(asked.name),
         base=scalar(base if base == "tiny-sd" else str(resolve_base(base).resolve())),
         path=asked.seen_from(file),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tune_lora.errors import InputError
@@ -84,7 +85,7 @@ def write(asked: Asked, file: Path) -> str:
     target = must_have(asked.path, columns(asked.path), asked.target)
     must_have(asked.stage1, columns(asked.stage1), target)
     return TEMPLATE.format(
-        file=file,
+        file=shlex.quote(str(file)),
         name=scalar(asked.name),
         target=scalar(target),
         stage1=Asked(asked.stage1).seen_from(file),

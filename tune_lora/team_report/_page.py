@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from trainables.redaction import is_secret, redacted
-from tune_lora import analysis, verify_words, wording
+from tune_lora import analysis, shell, verify_words, wording
 from tune_lora.records import StudyRecord
 from tune_lora.team_report import _ends, _leaders, _search, _summary
 from tune_lora.team_report._parts import Block, Bullets, Code, Contents, Heading, Notes, Page, Paragraph, each_text
@@ -68,5 +68,5 @@ def _blocks(record: StudyRecord, there: There, place: str, found: tuple[analysis
 def _next(record: StudyRecord, place: str) -> Iterator[Block]:
     yield Heading("What to do next")
     commands = wording.next_commands(record, place)
-    commands.append((f"tune-lora report {place} --wandb", "bring this report up to date"))
+    commands.append((shell.command("report", place, "--wandb"), "bring this report up to date"))
     yield Bullets(tuple((Code(command), f": {what}") for command, what in commands))

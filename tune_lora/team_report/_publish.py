@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import optuna
 
-from tune_lora import sources, store, tracking
+from tune_lora import shell, sources, store, tracking
 from tune_lora.errors import InputError
 from tune_lora.records import StudyRecord
 from tune_lora.spec import TrackingSpec
@@ -142,5 +142,5 @@ def _none(record: StudyRecord, where: str, folder: Path) -> str:
 
 
 def _track(folder: Path) -> str:
-    place = shlex.quote(str(folder))
-    return f"they follow when it goes on: tune-lora resume {place} --n-trials +1 --set tracking.wandb=online"
+    again = shell.command("resume", folder, "--n-trials", "+1", "--set", "tracking.wandb=online")
+    return f"they follow when it goes on: {again}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from tune_lora import analysis, findings_view, verify_words, wording
+from tune_lora import analysis, findings_view, shell, verify_words, wording
 from tune_lora import verification as verifications
 from tune_lora.analysis import Finding
 from tune_lora.records import StudyRecord
@@ -91,10 +91,10 @@ def _not_verified(record: StudyRecord, place: str) -> Line:
     if record.has_several:
         return ("A study with several objectives has no single winner; choose a member of the front, and train it "
                 "with other seeds.",)  # fmt: skip
-    how = "" if wording.draws(record) else " --retrain"
+    how = () if wording.draws(record) else ("--retrain",)
     return (
         "Not verified: the best of many noisy scores is a lucky one. Measure the leaders again with ",
-        Code(f"tune-lora verify {place}{how}"),
+        Code(shell.command("verify", place, *how)),
         ".",
     )
 

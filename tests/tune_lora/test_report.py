@@ -192,6 +192,11 @@ def test_rules_past_trials_stop_reason_and_next_steps(page: Page) -> None:
     assert "tune-lora resume" in page.words
 
 
+def test_commands_among_the_findings_are_set_as_such(html: str) -> None:
+    findings = html.split('<section id="findings">')[1].split("</section>")[0]
+    assert "<code>tune-lora verify " in findings and "`" not in findings
+
+
 def test_base_and_winner_are_compared(page: Page) -> None:
     assert "better than the untrained base (0.31)" in page.words
     assert page.words.index("Untrained base") < page.words.index("Winner, trial")

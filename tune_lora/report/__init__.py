@@ -83,7 +83,7 @@ def _content(record: StudyRecord, folder: Path) -> Mapping[str, Any]:
         "not_verified": wording.NOT_VERIFIED if best is not None and not record.is_verified else "",
         "targets": record.calibration.get("targets", {}),
         "number": wording.number,
-        "findings": [(analysis.KIND_WORDS[one.kind], one, one.advice_for(str(folder))) for one in found],
+        "findings": [(analysis.KIND_WORDS[one.kind], one, tuple(one.advice_parts(str(folder)))) for one in found],
         "success": _words.success(record),
         "again": _words.again(record, str(folder)),
         "liked": _words.liked(record),

@@ -193,7 +193,7 @@ def test_rules_past_trials_stop_reason_and_next_steps(page: Page) -> None:
 
 
 def test_commands_among_the_findings_are_set_as_such(html: str) -> None:
-    findings = html.split('<section id="findings">')[1].split("</section>")[0]
+    findings = html.split('<section id="findings">')[1].split("</section>", maxsplit=1)[0]
     assert "<code>tune-lora verify " in findings and "`" not in findings
 
 
